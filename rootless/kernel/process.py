@@ -1,0 +1,134 @@
+"""Child processes of ours: forked with namespaces, known by pidfd, never leaking descriptors.
+
+Owns how a child of this program begins and how a process is told from another
+that got its number later. Called by userns, and by containers for the overlay
+server and for PID 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from rootless.kernel import syscalls
+
+# The exit status of a child of ours that failed in a way it could not report.
+CHILD_FAILED = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A running child: its number and a descriptor that can never mean another process."""
+
+    pid: int
+    pidfd: int
+
+    def kill(self) -> None:
+        """Send SIGKILL; a child that already ended is no error."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; a child that already ended is no error."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def wait(self) -> int:
+        """Wait for the end and return its status as a shell does (128+n for a signal)."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        assert result is not None
+        os.close(self.pidfd)
+        if result.si_code == os.CLD_EXITED:
+            return result.si_status
+        return 128 + result.si_status
+
+
+def fork(main: Callable[[], int], flags: int = 0, keep: Iterable[int] = ()) -> Child:
+    """Run ``main`` in a child, in the new namespaces of ``flags``; its result is the exit status.
+
+    The child keeps the descriptors 0-2 and ``keep``; signal handlers and the
+    signal mask go back to their defaults. The parent must be single-threaded.
+    """
+    _flush()
+    pid, pidfd = syscalls.clone3(flags)
+    if pid == 0:
+        _run_child(main, keep)
+    return Child(pid, pidfd)
+
+
+def _run_child(main: Callable[[], int], keep: Iterable[int]) -> NoReturn:
+    status = CHILD_FAILED
+    try:
+        close_all_but(keep)
+        restore_signals()
+        status = main()
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else CHILD_FAILED
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            _flush()
+        finally:
+            os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                pass
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and ``keep``."""
+    first = 3
+    for fd in sorted(fd for fd in set(keep) if fd > 2):
+        syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first, 0xFFFFFFFF)
+
+
+def restore_signals() -> None:
+    """Give every signal its default action and unblock all, as a new program expects."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send ``number`` when the parent ends (lost on setuid and its like)."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, number)
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, or None if there is none.
+
+    With the pid it names one process of this boot for ever (proc(5), field 22
+    of stat). A zombie counts as gone: nothing of it runs any more.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field, the name, may hold spaces and parentheses of its own.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def boot_id() -> str:
+    """Return the kernel's identifier of this boot, random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
