@@ -192,9 +192,10 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         finally:
             # Also after ^C, which the child got as well: let it finish cleaning up.
             status = child.wait()
-    if not answered:
-        raise RlError(f"a helper process of ours ended unexpectedly (status {status})")
-    result, error = pickle.loads(answered)
+    try:
+        result, error = pickle.loads(answered)
+    except (EOFError, pickle.UnpicklingError):
+        raise RlError(f"a helper process of ours ended unexpectedly (status {status})") from None
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]

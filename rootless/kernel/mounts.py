@@ -1,0 +1,151 @@
+"""Mounts by descriptor: detached trees and targets that no symlink can redirect.
+
+Owns the use of the new mount API (open_tree, mount_setattr, move_mount;
+Linux 5.12) and the reading of mount options as mount(8) spells them. Called by
+the container's init; decides nothing about what is mounted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from rootless.kernel import syscalls
+
+_FLAGS: Final = {
+    "ro": syscalls.MS_RDONLY,
+    "nosuid": syscalls.MS_NOSUID,
+    "nodev": syscalls.MS_NODEV,
+    "noexec": syscalls.MS_NOEXEC,
+    "relatime": syscalls.MS_RELATIME,
+    "strictatime": syscalls.MS_STRICTATIME,
+}
+_ATTRIBUTES: Final = {
+    "ro": syscalls.MOUNT_ATTR_RDONLY,
+    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
+    "nodev": syscalls.MOUNT_ATTR_NODEV,
+    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
+}
+PROPAGATIONS: Final = {
+    "private": syscalls.MS_PRIVATE,
+    "slave": syscalls.MS_SLAVE,
+    "shared": syscalls.MS_SHARED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Mount options sorted by what the kernel wants them as."""
+
+    flags: int
+    attributes: int
+    data: str
+    propagation: int
+    recursive: bool
+
+
+def parse_options(options: Iterable[str]) -> Options:
+    """Sort options as an OCI config.json or -v holds them; unknown ones are the type's data."""
+    flags = attributes = 0
+    propagation = syscalls.MS_PRIVATE
+    recursive = False
+    data = []
+    for option in options:
+        if option in _FLAGS or option in _ATTRIBUTES:
+            flags |= _FLAGS.get(option, 0)
+            attributes |= _ATTRIBUTES.get(option, 0)
+        elif option.removeprefix("r") in PROPAGATIONS:
+            propagation = PROPAGATIONS[option.removeprefix("r")]
+        elif option in ("bind", "rbind"):
+            recursive = option == "rbind"
+        elif option not in ("rw", "suid", "dev", "exec"):
+            data.append(option)
+    return Options(flags, attributes, ",".join(data), propagation, recursive)
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open ``path`` as a process whose root directory is ``root`` would see it."""
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    return syscalls.openat2(root, path, flags, resolve)
+
+
+def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+    """Return a descriptor of the directory ``path`` inside ``root``, made where it is missing."""
+    current = os.dup(root)
+    done = ""
+    try:
+        for name in path.split("/"):
+            if name in ("", "."):
+                continue
+            done = f"{done}/{name}"
+            try:
+                following = open_in_root(root, done)
+            except FileNotFoundError:
+                os.mkdir(name, mode, dir_fd=current)
+                following = open_in_root(root, done)
+            os.close(current)
+            current = following
+        return current
+    except BaseException:
+        os.close(current)
+        raise
+
+
+def make_target(root: int, path: str, directory: bool) -> int:
+    """Return a descriptor of the mount point ``path`` inside ``root``, made where it is missing."""
+    try:
+        target = open_in_root(root, path)
+    except FileNotFoundError:
+        if directory:
+            return make_directories(root, path)
+        parent, _, name = path.rstrip("/").rpartition("/")
+        parent_fd = make_directories(root, parent)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
+        except FileExistsError:
+            # A dangling symlink: its target would have to be made, wherever it points.
+            raise OSError(errno.ELOOP, "a symlink that leads nowhere", path) from None
+        finally:
+            os.close(parent_fd)
+        return open_in_root(root, path)
+    if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+        os.close(target)
+        number = errno.ENOTDIR if directory else errno.EISDIR
+        raise OSError(number, os.strerror(number), path)
+    return target
+
+
+def bind(source: str, target: int, options: Options) -> None:
+    """Bind ``source`` on the descriptor ``target``, its options in force from the first moment."""
+    flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if options.recursive else 0)
+    tree = syscalls.open_tree(source, flags)
+    attach(tree, target, options)
+
+
+def attach(tree: int, target: int, options: Options) -> None:
+    """Attach the detached mount ``tree``, which is closed, on the descriptor ``target``."""
+    try:
+        syscalls.mount_setattr(tree, options.attributes, options.propagation, options.recursive)
+        syscalls.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def mount_on(source: str, target: int, fstype: str, options: Options) -> None:
+    """Mount a file system on the descriptor ``target``."""
+    # The magic link leads to the very directory that was opened, wherever it is by now.
+    syscalls.mount(source, f"/proc/self/fd/{target}", fstype, options.flags, options.data)
+
+
+def set_readonly(path: str) -> None:
+    """Make the mount at ``path`` read-only, whatever else its flags are."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        syscalls.mount_setattr(fd, syscalls.MOUNT_ATTR_RDONLY, 0, recursive=False)
+    finally:
+        os.close(fd)
