@@ -1,0 +1,1 @@
+"""What the tests of all parts share: images, a registry, the command, a look for leaks."""
