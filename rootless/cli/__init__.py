@@ -1,0 +1,144 @@
+"""The command line `rl`: which commands there are, and how their failures reach a person.
+
+Owns the table of commands, the global options and the exit codes. Imports
+nothing but click, so that every command starts fast. The behaviour lives in
+rootless.images and rootless.containers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from rootless import __version__
+from rootless.cli.lazy import Entry, LazyGroup, Section
+from rootless.cli.settings import Settings, pass_settings
+from rootless.errors import RlError
+
+# Docker's: our own failure, as opposed to the exit status of a container.
+_FAILED: Final = RlError.exit_code
+_INTERRUPTED: Final = 130
+# What a program shows that wrote into a closed pipe: 128 + SIGPIPE.
+_BROKEN_PIPE: Final = 141
+
+_RUN: Final = Entry("rootless.cli.run:run", "Run a command in a new container")
+_PS: Final = Entry("rootless.cli.ps:ps", "List containers")
+_RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
+_PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
+_IMAGES: Final = Entry("rootless.cli.images:images", "List images")
+_RMI: Final = Entry("rootless.cli.rmi:rmi", "Remove images")
+_INFO: Final = Entry("rootless.cli.info:info", "Tell what this machine offers, and what it lacks")
+
+_COMMANDS: Final = {
+    "run": _RUN,
+    "ps": _PS,
+    "rm": _RM,
+    "pull": _PULL,
+    "images": _IMAGES,
+    "rmi": _RMI,
+    "inspect": Entry("rootless.cli.inspect:inspect", "Show all about containers and images"),
+    "info": _INFO,
+    "version": Entry("rootless.cli.version:version", "Show the versions of rl and its parts"),
+    "completion": Entry("rootless.cli.completion:completion", "Print a shell's completion script"),
+}
+# Docker's management commands, which scripts use.
+_SECTIONS: Final = {
+    "container": Section(
+        "Work with containers",
+        {
+            "run": _RUN,
+            "ls": _PS,
+            "rm": _RM,
+            "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
+        },
+    ),
+    "image": Section(
+        "Work with images",
+        {
+            "pull": _PULL,
+            "ls": _IMAGES,
+            "rm": _RMI,
+            "inspect": Entry("rootless.cli.inspect:inspect_image", "Show all about images"),
+        },
+    ),
+    "system": Section("Work with this installation", {"info": _INFO}),
+}
+
+
+@click.command(
+    "rl",
+    cls=LazyGroup,
+    entries=_COMMANDS,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("--root", metavar="DIR", help="Keep images and containers in DIR (or set RL_ROOT).")
+@click.option("--debug", is_flag=True, help="Log what is done, and show where an error came from.")
+@click.version_option(__version__, "-v", "--version", message="rl version %(version)s")
+@pass_settings
+def group(settings: Settings, root: str | None, debug: bool) -> None:
+    """Run containers without root."""
+    settings.chosen_root = root
+    settings.debug = debug
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command that the process was started with, and exit with its status."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status; what went wrong is on stderr by then."""
+    settings = Settings()
+    try:
+        status = group.main(arguments, prog_name="rl", standalone_mode=False, obj=settings)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        # A command returns its exit status, or None.
+        return status if isinstance(status, int) else 0
+    except click.Abort:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return _BROKEN_PIPE
+    except click.ClickException as error:
+        error.show()
+        return _FAILED
+    except RlError as error:
+        _explain(error, str(error), settings.debug)
+        return error.exit_code
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        _explain(error, f"{where}{error.strerror or error}", settings.debug, hint=True)
+        return _FAILED
+    except Exception as error:
+        message = f"internal error: {type(error).__name__}: {error}"
+        _explain(error, message, settings.debug, hint=True)
+        return _FAILED
+
+
+def _explain(error: Exception, message: str, debug: bool, hint: bool = False) -> None:
+    from rootless.cli.text import printable
+
+    if debug:
+        import traceback
+
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    elif hint:
+        message += " (run `rl --debug …` for details)"
+    click.echo(f"rl: {printable(message)}", err=True)
+
+
+def _forget_output() -> None:
+    """Let the interpreter's own last flush of stdout find a place to write to."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -1,0 +1,33 @@
+"""The global options of `rl`, as every command gets them.
+
+Owns nothing but their values; made by rootless.cli, read by the commands
+through ``pass_settings``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(slots=True)
+class Settings:
+    """What stands before the command's name: `rl --root DIR --debug COMMAND`."""
+
+    chosen_root: str | None = None
+    debug: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The directory of images and containers, made if need be; RlError if it cannot be."""
+        from rootless.paths import state_root
+
+        return state_root(self.chosen_root)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
