@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 from rootless.errors import RlError
@@ -43,6 +43,21 @@ LAYER_TYPES: Final = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
+}
+
+_OCI_NAMES: Final = {
+    DOCKER_MANIFEST: OCI_MANIFEST,
+    DOCKER_CONFIG: OCI_CONFIG,
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": (
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+    ),
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": (
+        "application/vnd.oci.image.layer.v1.tar+zstd"
+    ),
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    ),
 }
 
 # The distribution specification asks registries to take manifests of 4 MiB;
@@ -291,6 +306,26 @@ def check_layers(manifest: Manifest, config: ImageConfig) -> tuple[tuple[str, De
             f"the configuration {len(config.diff_ids)} diff IDs"
         )
     return tuple(zip(config.diff_ids, manifest.layers, strict=True))
+
+
+def to_oci(manifest: Manifest) -> bytes:
+    """Return the OCI form of a manifest: the same configuration and layers by OCI's type names.
+
+    An OCI image layout holds no other: its readers pass Docker's manifests over.
+    """
+    value = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _oci_descriptor(manifest.config).to_json(),
+        "layers": [_oci_descriptor(layer).to_json() for layer in manifest.layers],
+    }
+    return json.dumps(value, indent=1).encode()
+
+
+def _oci_descriptor(descriptor: Descriptor) -> Descriptor:
+    return replace(
+        descriptor, media_type=_OCI_NAMES.get(descriptor.media_type, descriptor.media_type)
+    )
 
 
 def choose(index: Index, platform: Platform) -> Descriptor:
