@@ -8,9 +8,17 @@ from __future__ import annotations
 
 
 class RlError(Exception):
-    """A failure of ours, worded for the person who typed the command."""
+    """A failure of ours, worded for the person who typed the command.
+
+    ``exit_code`` is what the command leaves with; 125 is docker's for a failure
+    of its own, 126 and 127 are those of the container's command.
+    """
 
     exit_code = 125
+
+    def __init__(self, message: str, exit_code: int = exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class ImageNotFound(RlError):
@@ -19,15 +27,3 @@ class ImageNotFound(RlError):
 
 class ContainerNotFound(RlError):
     """No container bears the name, or no ID starts with it."""
-
-
-class CommandNotExecutable(RlError):
-    """The container's command exists and cannot be executed."""
-
-    exit_code = 126
-
-
-class CommandNotFound(RlError):
-    """The container's command does not exist."""
-
-    exit_code = 127

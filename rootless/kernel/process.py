@@ -7,6 +7,7 @@ server and for PID 1.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -22,12 +23,18 @@ from rootless.kernel import syscalls
 CHILD_FAILED = 70
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Child:
     """A running child: its number and a descriptor that can never mean another process."""
 
     pid: int
     pidfd: int
+    _status: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its end was not yet waited for."""
+        return self._status is None
 
     def kill(self) -> None:
         """Send SIGKILL; a child that already ended is no error."""
@@ -35,19 +42,24 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         """Send a signal; a child that already ended is no error."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass
+        if self._status is None:
+            send_signal(self.pidfd, number)
 
     def wait(self) -> int:
         """Wait for the end and return its status as a shell does (128+n for a signal)."""
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        assert result is not None
-        os.close(self.pidfd)
-        if result.si_code == os.CLD_EXITED:
-            return result.si_status
-        return 128 + result.si_status
+        if self._status is None:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            assert result is not None
+            os.close(self.pidfd)
+            exited = result.si_code == os.CLD_EXITED
+            self._status = result.si_status if exited else 128 + result.si_status
+        return self._status
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Send a signal; a process that already ended is no error."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
 
 
 def fork(main: Callable[[], int], flags: int = 0, keep: Iterable[int] = ()) -> Child:

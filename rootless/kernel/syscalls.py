@@ -86,9 +86,7 @@ class _CloneArgs(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in (
-            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls".split()
-        )
+        for name in ("flags pidfd child_tid parent_tid exit_signal stack stack_size tls".split())
     ]
 
 
@@ -131,9 +129,7 @@ def clone3(flags: int) -> tuple[int, int]:
     process that clones itself without os.fork().
     """
     pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(
-        flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17
-    )
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
     _python.PyOS_BeforeFork()
     pid = _syscall(_SYS_CLONE3, ctypes.byref(arguments), ctypes.c_size_t(64))
     if pid == 0:
@@ -176,9 +172,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def open_tree(path: str, flags: int, directory: int = -100) -> int:
     """Return a descriptor of a (cloned) mount tree, open_tree(2), Linux 5.2."""
     flags |= os.O_CLOEXEC
-    return _check(
-        _syscall(_SYS_OPEN_TREE, directory, _bytes(path), ctypes.c_uint(flags)), path
-    )
+    return _check(_syscall(_SYS_OPEN_TREE, directory, _bytes(path), ctypes.c_uint(flags)), path)
 
 
 def move_mount(mount_fd: int, target_fd: int) -> None:

@@ -193,11 +193,11 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             # Also after ^C, which the child got as well: let it finish cleaning up.
             status = child.wait()
     try:
-        result, error = pickle.loads(answered)
+        result, failure = pickle.loads(answered)
     except (EOFError, pickle.UnpicklingError):
         raise RlError(f"a helper process of ours ended unexpectedly (status {status})") from None
-    if error is not None:
-        raise error
+    if failure is not None:
+        raise failure
     return result  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,174 @@
+"""`rl run`: an image becomes a running container.
+
+Owns the options and their checks against each other; what they mean is
+decided in rootless.containers. On the path where every import is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli.settings import Settings, pass_settings
+from rootless.containers import request as requests
+from rootless.errors import ImageNotFound, RlError
+
+if TYPE_CHECKING:
+    from rootless.images.store import Image
+
+
+@click.command(
+    # All after the image is the container's command, options included.
+    context_settings={"allow_interspersed_args": False}
+)
+@click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give the container a terminal.")
+@click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends.")
+@click.option("--name", metavar="NAME", help="Name the container.")
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
+@click.option("--env-file", multiple=True, metavar="FILE", help="Set the variables in FILE.")
+@click.option("-w", "--workdir", metavar="DIR", help="Start in DIR of the container.")
+@click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as this user of the image.")
+@click.option(
+    "-v",
+    "--volume",
+    multiple=True,
+    metavar="[SOURCE:]TARGET[:OPTIONS]",
+    help="Mount a host directory, a file or a named volume.",
+)
+@click.option("--mount", multiple=True, metavar="KEY=VALUE,…", help="Mount: bind, volume, tmpfs.")
+@click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount a tmpfs.")
+@click.option("--entrypoint", metavar="PROGRAM", help="Replace the image's entrypoint.")
+@click.option("-h", "--hostname", metavar="NAME", help="The container's hostname.")
+@click.option("--read-only", is_flag=True, help="Mount the container's root read-only.")
+@click.option(
+    "--network",
+    "--net",
+    type=click.Choice(["host", "none"]),
+    default="host",
+    show_default=True,
+    help="Share the host's network, or have none.",
+)
+@click.option("-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Label the container.")
+@click.option("--init", is_flag=True, help="Run a small init as PID 1 that reaps processes.")
+@click.option("--security-opt", multiple=True, metavar="OPTION", help="no-new-privileges")
+@click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default="missing",
+    show_default=True,
+    help="When to fetch the image.",
+)
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which of the image's platforms.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress of a pull.")
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_settings
+def run(
+    settings: Settings,
+    *,
+    interactive: bool,
+    tty: bool,
+    auto_remove: bool,
+    name: str | None,
+    env: tuple[str, ...],
+    env_file: tuple[str, ...],
+    workdir: str | None,
+    user: str | None,
+    volume: tuple[str, ...],
+    mount: tuple[str, ...],
+    tmpfs: tuple[str, ...],
+    entrypoint: str | None,
+    hostname: str | None,
+    read_only: bool,
+    network: str,
+    label: tuple[str, ...],
+    init: bool,
+    security_opt: tuple[str, ...],
+    pull: str,
+    platform: str | None,
+    quiet: bool,
+    image: str,
+    command: tuple[str, ...],
+) -> int:
+    """Run a command in a new container of an image."""
+    if tty and interactive and not os.isatty(0):
+        raise RlError("the input device is not a terminal (leave out -t)")
+    files = [line for path in env_file for line in requests.parse_env_file(path)]
+    wanted = requests.Request(
+        image=image,
+        command=command,
+        name=name,
+        entrypoint=entrypoint,
+        env=requests.parse_env([*files, *env], os.environ),
+        workdir=workdir,
+        user=user,
+        mounts=(
+            *map(requests.parse_volume, volume),
+            *map(requests.parse_mount, mount),
+            *map(requests.parse_tmpfs, tmpfs),
+        ),
+        hostname=hostname,
+        network="none" if network == "none" else "host",
+        labels=dict(item.partition("=")[::2] for item in label),
+        terminal=tty,
+        interactive=interactive,
+        read_only=read_only,
+        auto_remove=auto_remove,
+        init=init,
+        no_new_privileges=_no_new_privileges(security_opt),
+    )
+    return run_request(settings.root, wanted, pull=pull, platform=platform, quiet=quiet)
+
+
+def run_request(
+    root: Path, wanted: requests.Request, *, pull: str, platform: str | None, quiet: bool
+) -> int:
+    """Make a container, run it to its end and return its exit code."""
+    from rootless.containers.create import create
+    from rootless.containers.remove import remove, remove_leftovers
+    from rootless.containers.store import ContainerStore
+    from rootless.containers.supervisor import run as supervise
+    from rootless.images.store import ImageStore
+
+    image = _find_or_pull(root, wanted.image, pull, platform, quiet)
+    remove_leftovers(root)
+    container = create(root, wanted, image)
+    images = ImageStore(root)
+    layers = [images.layer_path(layer) for layer in reversed(image.layers)]
+    try:
+        return supervise(ContainerStore(root), container, layers)
+    finally:
+        if wanted.auto_remove:
+            remove(root, container, volumes=True)
+
+
+def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:
+    from rootless.images.store import ImageStore
+
+    images = ImageStore(root)
+    if pull != "always":
+        try:
+            return images.find(name)
+        except ImageNotFound:
+            if pull == "never":
+                raise
+    from rootless.images.pull import pull_image
+
+    return images.find(pull_image(root, name, platform=platform, quiet=quiet))
+
+
+def _no_new_privileges(options: tuple[str, ...]) -> bool:
+    chosen = False
+    for option in options:
+        match option.replace("=", ":").split(":"):
+            case ["no-new-privileges"] | ["no-new-privileges", "true"]:
+                chosen = True
+            case ["no-new-privileges", "false"]:
+                chosen = False
+            case _:
+                raise RlError(f"unknown security option {option!r} (no-new-privileges is known)")
+    return chosen

@@ -1,0 +1,52 @@
+"""Messages between the supervisor and the processes that it starts.
+
+Owns the format: one JSON object and some descriptors a message, over a
+SOCK_SEQPACKET pair, so that a message is whole or absent. The other end's
+death is an end of file, which is how each notices the other's.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any, Final
+
+_LARGEST: Final = 65536
+_MOST_FDS: Final = 4
+
+
+class Channel:
+    """One end of a pair; closed on exec."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return two connected ends."""
+        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(first), cls(second)
+
+    def fileno(self) -> int:
+        """Return the descriptor, to poll or to keep over a fork."""
+        return self._socket.fileno()
+
+    def send(self, message: dict[str, Any], *fds: int) -> None:
+        """Send a message; an end that nobody listens to any more is no error."""
+        data = json.dumps(message).encode()[:_LARGEST]
+        try:
+            socket.send_fds(self._socket, [data], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """Wait for a message; (None, []) when the other end is closed."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, _MOST_FDS)
+        except ConnectionResetError:
+            return None, []
+        return (json.loads(data), list(fds)) if data else (None, [])
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()

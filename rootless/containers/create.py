@@ -1,0 +1,152 @@
+"""Making a container: everything on disk, nothing running yet.
+
+Called by the command line with a request and an image that is in the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from rootless.containers import names
+from rootless.containers.request import Mount, Request, mount_target, valid_name
+from rootless.containers.spec import Place, build
+from rootless.containers.store import Container, ContainerStore, State, now, write_state
+from rootless.containers.volumes import VolumeStore
+from rootless.errors import RlError
+from rootless.files import write_aside
+from rootless.images.store import Image, ImageStore
+from rootless.kernel import userns
+from rootless.networks import etc
+
+# As high as Docker goes: programs that close every possible descriptor stay quick.
+_NOFILE_CEILING = 1048576
+
+
+def create(root: Path, request: Request, image: Image) -> Container:
+    """Make a container of ``image``; RlError where the request cannot be met."""
+    containers = ContainerStore(root)
+    volumes = VolumeStore(root)
+    mounts = _with_sources(request.mounts, image.config.volumes, volumes)
+    maps = userns.user_maps()
+    container_id = os.urandom(32).hex()
+    host_network = request.network == "host"
+    hostname = request.hostname or (socket.gethostname() if host_network else container_id[:12])
+    images = ImageStore(root)
+    draft = root / "tmp" / f"container-{container_id}"
+    # While the store is held, no sweep takes the layers of this image or the draft away.
+    with images.shared():
+        draft.mkdir(mode=0o700, parents=True)
+        try:
+            spec = build(
+                request,
+                image.id,
+                image.config,
+                Place(
+                    id=container_id,
+                    bundle=str(containers.path(container_id)),
+                    maps=maps,
+                    hostname=_checked_hostname(hostname),
+                    init_program=_init_program() if request.init else None,
+                    nofile=_nofile(),
+                ),
+                mounts,
+            )
+            top = images.layer_path(image.layers[-1]) if image.layers else draft
+            _fill(draft, top, hostname, host_network)
+            write_aside(draft / "config.json", json.dumps(spec).encode())
+            with containers.locked():
+                taken = {other.name: other.id for other in containers.list()}
+                name = _checked_name(request.name, taken) or names.generate(taken)
+                for mount, _ in mounts:
+                    if mount.kind == "volume":
+                        volumes.create(mount.source)
+                write_state(draft, State(name=name, created_at=now()))
+                return containers.add(draft, container_id)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+
+def _fill(draft: Path, top_layer: Path, hostname: str, host_network: bool) -> None:
+    for name in ("upper", "work", "merged"):
+        (draft / name).mkdir()
+    # The upper directory is what "/" shows its mode from.
+    (draft / "upper").chmod(top_layer.stat().st_mode & 0o7777)
+    etc_files = {
+        "hosts": etc.hosts(host_network, hostname),
+        "hostname": f"{hostname}\n",
+        "resolv.conf": etc.resolv_conf(),
+    }
+    for name, text in etc_files.items():
+        (draft / name).write_text(text, encoding="utf-8")
+        (draft / name).chmod(0o644)
+
+
+def _with_sources(
+    asked: tuple[Mount, ...], image_volumes: tuple[str, ...], volumes: VolumeStore
+) -> list[tuple[Mount, str]]:
+    """Pair each mount with its source on the host; a volume without a name gets one here."""
+    targets = {mount.target for mount in asked}
+    wanted = [mount_target(path, path) for path in image_volumes]
+    paired: list[tuple[Mount, str]] = []
+    for mount in (*asked, *(Mount("volume", "", path) for path in wanted if path not in targets)):
+        match mount.kind:
+            case "tmpfs":
+                paired.append((mount, ""))
+            case "bind":
+                if not os.path.exists(mount.source):
+                    raise RlError(f"cannot mount {mount.source}: no such file or directory")
+                paired.append((mount, mount.source))
+            case "volume":
+                name = mount.source or volumes.new_name()
+                paired.append((replace(mount, source=name), str(volumes.path(name))))
+    return paired
+
+
+def _checked_name(name: str | None, taken: dict[str, str]) -> str | None:
+    if name is None:
+        return None
+    if not valid_name(name):
+        raise RlError(
+            f"invalid container name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    if name in taken:
+        raise RlError(
+            f'the container name "{name}" is already in use by container {taken[name][:12]} '
+            "(remove that container, or choose another name)"
+        )
+    return name
+
+
+def _checked_hostname(name: str) -> str:
+    # hostname(7); 64 is the kernel's own limit.
+    labels = name.split(".")
+    if len(name) > 64 or not all(
+        label and label.replace("-", "a").replace("_", "a").isalnum() and label.isascii()
+        for label in labels
+    ):
+        raise RlError(f"invalid hostname {name!r}: letters, digits, '-' and '.', at most 64")
+    return name
+
+
+def _init_program() -> str:
+    # Static programs made for this: they run in any image.
+    for name in ("catatonit", "docker-init", "tini-static"):
+        for directory in ("", "/usr/libexec/podman", "/usr/lib/podman"):
+            path = shutil.which(name, path=directory or None)
+            if path:
+                return path
+    raise RlError("--init needs catatonit or tini-static (Debian, Ubuntu, Fedora: catatonit)")
+
+
+def _nofile() -> tuple[int, int]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > _NOFILE_CEILING:
+        hard = _NOFILE_CEILING
+    return min(soft, hard) if soft != resource.RLIM_INFINITY else hard, hard

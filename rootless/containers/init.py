@@ -1,0 +1,224 @@
+"""PID 1 of a container, from the moment it is cloned until it becomes the container's command.
+
+Carries out a config.json: mounts, devices, masks, identity, limits, exec. It
+runs as root of the new user namespace, alone: no process of the container
+exists before it executes the command. It decides nothing that spec could have
+decided. Started by the supervisor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import stat
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from fuse_overlay.mount import mount_data
+
+from rootless.containers import rootfs, users
+from rootless.containers.channel import Channel
+from rootless.containers.spec import Spec, read_extra
+from rootless.errors import RlError
+from rootless.kernel import capabilities, mounts, process, syscalls, userns
+from rootless.networks import loopback
+
+# A passwd or group file larger than this is no such file.
+_LARGEST_DATABASE: Final = 8 << 20
+# Docker's exit codes.
+FAILED: Final = 125
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+
+_TIOCSCTTY: Final = 0x540E
+_TIOCGPTPEER: Final = 0x5441
+_TIOCSPTLCK: Final = 0x40045431
+
+
+def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
+    """Set up and execute the container's command; returns only to report a failure.
+
+    ``stdio`` are its three standard streams, or none for a terminal of its own.
+    """
+    try:
+        _wait(channel)
+        userns.become_root()
+        os.setsid()
+        process.die_with_parent()
+        _set_up(spec, stdio, channel)
+        _wait(channel)
+        _execute(spec["process"])
+    except RlError as error:
+        channel.send({"error": str(error), "exit_code": error.exit_code})
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        channel.send(
+            {"error": f"cannot set up the container: {error.strerror}{where}", "exit_code": FAILED}
+        )
+    return FAILED
+
+
+def _wait(channel: Channel) -> None:
+    """Wait for the supervisor's go-ahead; without it there is nobody to run for."""
+    message, _ = channel.receive()
+    if message is None:
+        os._exit(FAILED)
+
+
+def _set_up(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
+    root = _mount_root(spec, channel)
+    if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
+        loopback.bring_up()
+    socket.sethostname(spec["hostname"])
+    # Prepared while the overlay server is still loading; what follows waits for it.
+    rootfs.assemble(root, spec, read_extra(spec).filled_volumes)
+    master = _take(stdio) if stdio else _open_terminal(root)
+    os.close(mounts.make_directories(root, spec["process"]["cwd"]))
+    user = _resolve_user(root, spec["process"]["user"]["username"])
+    if spec["root"]["readonly"]:
+        mounts.set_readonly(f"/proc/self/fd/{root}")
+    _enter(root)
+    os.chdir(spec["process"]["cwd"])
+    os.umask(0o022)
+    _become(user, spec["process"])
+    channel.send({"ready": True}, *master)
+    process.close_all_but([channel.fileno()])
+
+
+def _mount_root(spec: Spec, channel: Channel) -> int:
+    """Mount the overlay, hand its descriptor to whoever serves it, return the root directory."""
+    # Nothing mounted from here on may reach the host; what the host mounts may reach us.
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    merged = spec["root"]["path"]
+    try:
+        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise RlError(
+            f"cannot open /dev/fuse: {error.strerror} (ask the administrator for: "
+            "modprobe fuse; chmod 666 /dev/fuse)"
+        ) from None
+    syscalls.mount("fuse-overlay", merged, "fuse", syscalls.MS_NODEV, mount_data(fuse))
+    channel.send({"fuse": True}, fuse)
+    os.close(fuse)
+    return os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _enter(root: int) -> None:
+    """Make ``root`` the root directory and leave the host's tree behind, pivot_root(2)."""
+    os.fchdir(root)
+    syscalls.pivot_root(".", ".")
+    # The old root now lies on top of the new one.
+    syscalls.umount(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def _open_terminal(root: int) -> list[int]:
+    """Make a terminal in the container's devpts, our standard streams its slave; return [master].
+
+    Everything goes by descriptor: no path of the container is trusted to be the
+    terminal (CVE-2025-52565).
+    """
+    import fcntl
+
+    # Not through /dev/ptmx, which is a link.
+    flags = os.O_RDWR | os.O_NOCTTY
+    master = mounts.open_in_root(root, "/dev/pts/ptmx", flags)
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
+    for fd in range(3):
+        os.dup2(slave, fd)
+    os.close(slave)
+    fcntl.ioctl(0, _TIOCSCTTY, 0)
+    console = mounts.make_target(root, "/dev/console", directory=False)
+    tree = syscalls.open_tree("", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH, directory=0)
+    mounts.attach(tree, console, mounts.parse_options(()))
+    os.close(console)
+    return [master]
+
+
+def _take(stdio: Sequence[int]) -> list[int]:
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number)
+    return []
+
+
+def _resolve_user(root: int, wanted: str) -> users.User:
+    return users.resolve(
+        wanted, _read_database(root, "/etc/passwd"), _read_database(root, "/etc/group")
+    )
+
+
+def _read_database(root: int, path: str) -> str:
+    """Return the text of a file of the image, "" if it has none; never waits for a FIFO."""
+    try:
+        fd = mounts.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return ""
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        return file.read(_LARGEST_DATABASE)
+
+
+def _become(user: users.User, settings: dict[str, Any]) -> None:
+    """Take the container user's identity and limits; nothing can be regained afterwards."""
+    for fd in range(3):
+        # A user who is not root opens /dev/stdout, too.
+        if not stat.S_ISCHR(os.fstat(fd).st_mode) or os.isatty(fd):
+            _ignore(os.fchown, fd, user.uid, -1)
+    for limit in settings["rlimits"]:
+        resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
+    kept = settings["capabilities"]
+    capabilities.limit_bounding_set(kept["bounding"])
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise RlError(
+            f"cannot become user {user.uid}:{user.gid}: the id is outside of the mapped ranges "
+            "(see /etc/subuid and /etc/subgid)"
+        ) from None
+    capabilities.limit_to(kept["permitted"] if user.uid == 0 else ())
+    if settings["noNewPrivileges"]:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    # Once more: the change of identity has cleared it.
+    process.die_with_parent()
+    if not any(item.startswith("HOME=") for item in settings["env"]):
+        settings["env"].append(f"HOME={user.home}")
+
+
+def _ignore(function: Callable[..., None], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except OSError:
+        pass
+
+
+def _execute(settings: dict[str, Any]) -> None:
+    """Become the command, or raise RlError with NOT_FOUND or NOT_EXECUTABLE."""
+    args: list[str] = settings["args"]
+    env = dict(item.split("=", 1) for item in settings["env"])
+    if "\0" in "".join([*args, *settings["env"]]):
+        raise RlError("an argument or environment variable holds a NUL character")
+    code, why = NOT_FOUND, "executable file not found in $PATH"
+    for candidate in _candidates(args[0], env.get("PATH", "")):
+        try:
+            os.execve(candidate, args, env)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if candidate == args[0]:
+                why = os.strerror(error.errno or 0)
+        except OSError as error:
+            code, why = NOT_EXECUTABLE, os.strerror(error.errno or 0)
+    raise RlError(f'cannot execute "{args[0]}": {why}', code)
+
+
+def _candidates(program: str, path: str) -> Sequence[str]:
+    if "/" in program:
+        return [program]
+    return [f"{directory or '.'}/{program}" for directory in path.split(":")]

@@ -1,0 +1,192 @@
+"""What a person asks of a container, as values: a request and its mounts.
+
+Owns the syntax of -v, --mount, --tmpfs and -e. Pure: reads no image, touches
+no disk. Made by the command line, read by spec and by inspect.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from rootless.errors import RlError
+
+# Docker's rule for names of containers and volumes.
+_NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME_REST: Final = _NAME_FIRST | frozenset("_.-")
+
+_PROPAGATIONS: Final = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount asked for: ``source`` is a host path, a volume's name (or "" for a new one)."""
+
+    kind: Literal["bind", "volume", "tmpfs"]
+    source: str
+    target: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the container may not write to it."""
+        return "ro" in self.options
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that ``rl run`` can be told about the container it makes."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    name: str | None = None
+    entrypoint: str | None = None
+    env: tuple[str, ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    hostname: str | None = None
+    network: Literal["host", "none"] = "host"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    terminal: bool = False
+    interactive: bool = False
+    read_only: bool = False
+    auto_remove: bool = False
+    init: bool = False
+    no_new_privileges: bool = False
+
+
+def valid_name(name: str) -> bool:
+    """Tell whether ``name`` may name a container or a volume: [a-zA-Z0-9][a-zA-Z0-9_.-]+."""
+    return len(name) > 1 and name[0] in _NAME_FIRST and _NAME_REST.issuperset(name)
+
+
+def parse_volume(text: str) -> Mount:
+    """Read the argument of -v: ``[SOURCE:]TARGET[:OPTIONS]``, as docker run does."""
+    fields = text.split(":")
+    if len(fields) > 3 or not all(fields):
+        raise RlError(f"invalid volume {text!r}: expected [SOURCE:]TARGET[:OPTIONS]")
+    if len(fields) == 1:
+        return Mount("volume", "", mount_target(fields[0], text))
+    source, target = fields[0], mount_target(fields[1], text)
+    options = tuple(fields[2].split(",")) if len(fields) == 3 else ()
+    for option in options:
+        # z and Z relabel for SELinux where there is SELinux; elsewhere they mean nothing.
+        if option not in ("ro", "rw", "z", "Z", "nocopy", "bind", "rbind", *_PROPAGATIONS):
+            raise RlError(f"invalid volume {text!r}: unknown option {option!r}")
+    options = tuple(option for option in options if option not in ("z", "Z"))
+    if source.startswith(("/", ".", "~")):
+        return Mount("bind", os.path.abspath(os.path.expanduser(source)), target, options)
+    return Mount("volume", _volume_name(source, text), target, options)
+
+
+def parse_mount(text: str) -> Mount:
+    """Read the argument of --mount: ``type=bind,source=…,target=…[,readonly]…``."""
+    kind = "volume"
+    source = target = ""
+    options: list[str] = []
+    for item in text.split(","):
+        key, given, value = item.partition("=")
+        match key.lower():
+            case "type":
+                kind = value
+            case "source" | "src":
+                source = value
+            case "target" | "destination" | "dst":
+                target = value
+            case "readonly" | "ro" if _truth(value, given, text):
+                options.append("ro")
+            case "readonly" | "ro":
+                pass
+            case "bind-propagation" if value in _PROPAGATIONS:
+                options.append(value)
+            case "bind-nonrecursive":
+                options += ["bind"] if _truth(value, given, text) else []
+            case "volume-nocopy":
+                options += ["nocopy"] if _truth(value, given, text) else []
+            case "tmpfs-size":
+                options.append(f"size={value}")
+            case "tmpfs-mode":
+                options.append(f"mode={value}")
+            case _:
+                raise RlError(f"invalid mount {text!r}: unknown field {item!r}")
+    if not target:
+        raise RlError(f"invalid mount {text!r}: target is missing")
+    target = mount_target(target, text)
+    if kind == "bind":
+        if not source:
+            raise RlError(f"invalid mount {text!r}: source is missing")
+        return Mount("bind", os.path.abspath(source), target, tuple(options))
+    if kind == "volume":
+        return Mount("volume", _volume_name(source, text) if source else "", target, tuple(options))
+    if kind == "tmpfs":
+        if source:
+            raise RlError(f"invalid mount {text!r}: a tmpfs has no source")
+        return Mount("tmpfs", "", target, tuple(options))
+    raise RlError(f"invalid mount {text!r}: type must be bind, volume or tmpfs")
+
+
+def parse_tmpfs(text: str) -> Mount:
+    """Read the argument of --tmpfs: ``TARGET[:OPTIONS]``."""
+    target, _, options = text.partition(":")
+    return Mount("tmpfs", "", mount_target(target, text), tuple(filter(None, options.split(","))))
+
+
+def parse_env(items: list[str], host: Mapping[str, str]) -> tuple[str, ...]:
+    """Read -e arguments: ``NAME=VALUE``, or ``NAME`` to take the host's value if it has one."""
+    found = []
+    for item in items:
+        name, given, _ = item.partition("=")
+        if not name:
+            raise RlError(f"invalid environment variable: {item!r}")
+        if given:
+            found.append(item)
+        elif name in host:
+            found.append(f"{name}={host[name]}")
+    return tuple(found)
+
+
+def parse_env_file(path: str) -> list[str]:
+    """Return the NAME=VALUE and NAME lines of an --env-file, without comments and blank lines."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RlError(f"cannot read the environment file {path}: {why}") from None
+    kept = [line.lstrip() for line in lines]
+    kept = [line for line in kept if line and not line.startswith("#")]
+    for line in kept:
+        if any(space in line.partition("=")[0] for space in " \t"):
+            raise RlError(f"invalid line in the environment file {path}: {line!r}")
+    return kept
+
+
+def mount_target(path: str, text: str) -> str:
+    """Return where a mount goes in the container; "/" and relative paths are refused."""
+    if not path.startswith("/"):
+        raise RlError(f"invalid mount {text!r}: {path!r} must be an absolute path")
+    path = posixpath.normpath(path)
+    if path.strip("/") == "":
+        raise RlError(f"invalid mount {text!r}: the target cannot be '/'")
+    return "/" + path.lstrip("/")
+
+
+def _volume_name(name: str, text: str) -> str:
+    if not valid_name(name):
+        raise RlError(
+            f"invalid mount {text!r}: {name!r} is no volume name, only [a-zA-Z0-9][a-zA-Z0-9_.-] "
+            "(a host directory is written as an absolute path, or with ./)"
+        )
+    return name
+
+
+def _truth(value: str, given: str, text: str) -> bool:
+    if not given or value.lower() in ("true", "1"):
+        return True
+    if value.lower() in ("false", "0"):
+        return False
+    raise RlError(f"invalid mount {text!r}: {value!r} is neither true nor false")

@@ -1,0 +1,126 @@
+"""The file system of a container below its root: mounts, devices, masked paths.
+
+Carries out the ``mounts``, ``maskedPaths``, ``readonlyPaths`` and ``sysctl``
+of a config.json under a root directory given as a descriptor. Every path is
+resolved as inside that root, so no link of the image leads a mount elsewhere.
+Called by init, before it enters the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from rootless.containers import volumes
+from rootless.containers.spec import Spec
+from rootless.errors import RlError
+from rootless.kernel import mounts, syscalls
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+
+def assemble(root: int, spec: Spec, filled_volumes: Collection[str]) -> None:
+    """Mount and mask everything that ``spec`` asks for inside ``root``."""
+    for mount in spec["mounts"]:
+        _mount(root, mount, filled_volumes)
+    linux = spec["linux"]
+    for name, value in linux["sysctl"].items():
+        _write_sysctl(root, name, value)
+    for path in linux["readonlyPaths"]:
+        _at(root, path, _make_readonly)
+    for path in linux["maskedPaths"]:
+        _at(root, path, _mask)
+
+
+def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) -> None:
+    target, source, kind = mount["destination"], mount["source"], mount["type"]
+    options = mounts.parse_options(mount["options"])
+    is_directory = kind != "bind" or os.path.isdir(source)
+    try:
+        target_fd = mounts.make_target(root, target, is_directory)
+        try:
+            if kind == "bind":
+                if target in filled_volumes:
+                    volumes.fill(source, target_fd)
+                mounts.bind(source, target_fd, options)
+            elif kind == "cgroup":
+                _mount_cgroup(target_fd, options)
+            else:
+                mounts.mount_on(source, target_fd, kind, options)
+        finally:
+            os.close(target_fd)
+    except OSError as error:
+        raise RlError(
+            f"cannot mount {source} on {target} in the container: {error.strerror}"
+        ) from None
+    if target == "/dev":
+        _populate_dev(root)
+
+
+def _mount_cgroup(target: int, options: mounts.Options) -> None:
+    try:
+        mounts.mount_on("cgroup", target, "cgroup2", options)
+    except PermissionError:
+        # A host that shows only parts of its tree (we may be in a container) shows us none.
+        pass
+
+
+def _populate_dev(root: int) -> None:
+    dev = mounts.open_in_root(root, "/dev")
+    try:
+        for name in _DEVICES:
+            target = mounts.make_target(root, f"/dev/{name}", directory=False)
+            mounts.bind(f"/dev/{name}", target, mounts.parse_options(("nosuid", "noexec")))
+            os.close(target)
+        for name, destination in _LINKS.items():
+            os.symlink(destination, name, dir_fd=dev)
+    finally:
+        os.close(dev)
+
+
+def _write_sysctl(root: int, name: str, value: str) -> None:
+    path = "/proc/sys/" + name.replace(".", "/")
+    try:
+        with open(mounts.open_in_root(root, path, os.O_WRONLY), "w", encoding="ascii") as file:
+            file.write(value)
+    except OSError as error:
+        # EINVAL: a group of ping_group_range that this user namespace does not map.
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise RlError(f"cannot set the sysctl {name}: {error.strerror}") from None
+
+
+def _at(root: int, path: str, change: Callable[[int], None]) -> None:
+    """Apply ``change`` to what is at ``path``; what a kernel does not have needs none."""
+    try:
+        fd = mounts.open_in_root(root, path)
+    except FileNotFoundError:
+        return
+    try:
+        change(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_readonly(fd: int) -> None:
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+    tree = syscalls.open_tree("", flags, directory=fd)
+    mounts.attach(tree, fd, mounts.parse_options(("rbind", "ro", "nosuid", "nodev", "noexec")))
+
+
+def _mask(fd: int) -> None:
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        options = ("ro", "nosuid", "nodev", "noexec", "size=0k", "nr_inodes=1")
+        mounts.mount_on("tmpfs", fd, "tmpfs", mounts.parse_options(options))
+    else:
+        # The host's own: nothing of the container stands between (CVE-2025-31133).
+        mounts.bind("/dev/null", fd, mounts.parse_options(("ro",)))

@@ -1,0 +1,298 @@
+"""The OCI runtime specification of a container, computed from what was asked and from its image.
+
+Owns every default that a container gets (Docker's, unless a comment says
+otherwise). Pure: the result is the config.json that init carries out.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from rootless.containers.request import Mount, Request
+from rootless.errors import RlError
+from rootless.images.manifest import ImageConfig
+from rootless.kernel.capabilities import DEFAULT as DEFAULT_CAPABILITIES
+from rootless.kernel.userns import IdMap, Maps
+
+Spec = dict[str, Any]
+
+# Our one annotation: what the specification has no field for, as JSON.
+ANNOTATION: Final = "rl.container"
+# image-spec, conversion.md: where the image's StopSignal goes.
+STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
+
+# On our own /dev, so that it leaves no trace in the container's layer.
+INIT_PATH: Final = "/dev/init"
+
+_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NO_DEVICES: Final = ["nosuid", "noexec", "nodev"]
+_PROC: Final = {
+    "destination": "/proc",
+    "type": "proc",
+    "source": "proc",
+    "options": _NO_DEVICES,
+}
+_DEV: Final = [
+    {
+        "destination": "/dev",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    {
+        "destination": "/dev/shm",
+        "type": "tmpfs",
+        "source": "shm",
+        "options": [*_NO_DEVICES, "mode=1777", "size=65536k"],
+    },
+    {
+        "destination": "/dev/mqueue",
+        "type": "mqueue",
+        "source": "mqueue",
+        "options": _NO_DEVICES,
+    },
+]
+_SYS: Final = {
+    "destination": "/sys",
+    "type": "sysfs",
+    "source": "sysfs",
+    "options": [*_NO_DEVICES, "ro"],
+}
+# sysfs belongs to a network namespace: with the host's, only the host's own mount is to be had.
+_HOST_SYS: Final = {
+    "destination": "/sys",
+    "type": "bind",
+    "source": "/sys",
+    "options": ["rbind", *_NO_DEVICES, "ro"],
+}
+_CGROUP: Final = {
+    "destination": "/sys/fs/cgroup",
+    "type": "cgroup",
+    "source": "cgroup",
+    "options": [*_NO_DEVICES, "ro"],
+}
+_MASKED: Final = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+_READONLY: Final = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+# Docker's too: what a namespace of one's own makes harmless.
+_NETWORK_SYSCTL: Final = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 65535",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a container stands: its identity, its maps and the files made for it on the host."""
+
+    id: str
+    bundle: str
+    maps: Maps
+    hostname: str
+    init_program: str | None
+    nofile: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What config.json's annotation keeps for us: the inputs that the rest was computed from.
+
+    ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
+    volume takes the image's content when it is empty.
+    """
+
+    image: str
+    image_id: str
+    layers: Sequence[str]
+    request: Mapping[str, Any]
+    volumes: Mapping[str, str]
+    anonymous_volumes: Sequence[str]
+    filled_volumes: Sequence[str]
+    entrypoint: Sequence[str]
+    command: Sequence[str]
+    labels: Mapping[str, str]
+
+
+def read_extra(spec: Spec) -> Extra:
+    """Return what ``build`` put into the annotation."""
+    return Extra(**json.loads(spec["annotations"][ANNOTATION]))
+
+
+def build(
+    request: Request,
+    image_id: str,
+    image: ImageConfig,
+    place: Place,
+    mounts: Iterable[tuple[Mount, str]],
+) -> Spec:
+    """Return the config.json of a container.
+
+    ``mounts`` pairs each mount with its source on the host ("" for a tmpfs);
+    volumes have names by now. RlError where request and image do not make a
+    container together.
+    """
+    mounts = list(mounts)
+    entrypoint, command = _command(request, image)
+    volumes = [mount for mount, _ in mounts if mount.kind == "volume"]
+    named = {mount.source for mount in request.mounts}
+    extra = Extra(
+        image=request.image,
+        image_id=image_id,
+        layers=tuple(image.diff_ids),
+        request=asdict(request),
+        volumes={mount.target: mount.source for mount in volumes},
+        anonymous_volumes=tuple(m.source for m in volumes if m.source not in named),
+        filled_volumes=tuple(m.target for m in volumes if "nocopy" not in m.options),
+        entrypoint=entrypoint,
+        command=command,
+        labels={**image.labels, **request.labels},
+    )
+    annotations = {ANNOTATION: json.dumps(asdict(extra))}
+    if image.stop_signal:
+        annotations[STOP_SIGNAL] = image.stop_signal
+    own_network = request.network != "host"
+    return {
+        "ociVersion": "1.0.2",
+        "process": _process(request, image, place, entrypoint + command),
+        "root": {"path": f"{place.bundle}/merged", "readonly": request.read_only},
+        "hostname": place.hostname,
+        "mounts": _mounts(place, own_network, mounts),
+        "annotations": annotations,
+        "linux": {
+            "uidMappings": [_mapping(entry) for entry in place.maps.uids],
+            "gidMappings": [_mapping(entry) for entry in place.maps.gids],
+            "namespaces": [
+                {"type": name}
+                for name in ("user", "mount", "pid", "uts", "ipc", "cgroup")
+                + (("network",) if own_network else ())
+            ],
+            "sysctl": dict(_NETWORK_SYSCTL) if own_network else {},
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READONLY),
+        },
+    }
+
+
+def _mapping(entry: IdMap) -> dict[str, int]:
+    return {"containerID": entry.inside, "hostID": entry.outside, "size": entry.size}
+
+
+def _command(request: Request, image: ImageConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (entrypoint, command); an entrypoint from the command line drops the image's Cmd."""
+    if request.entrypoint is None:
+        entrypoint, command = tuple(image.entrypoint), request.command or tuple(image.cmd)
+    else:
+        entrypoint = (request.entrypoint,) if request.entrypoint else ()
+        command = request.command
+    if not entrypoint + command:
+        raise RlError(
+            f"no command specified: the image {request.image} has no default command, so add one"
+        )
+    return entrypoint, command
+
+
+def _process(
+    request: Request, image: ImageConfig, place: Place, args: tuple[str, ...]
+) -> dict[str, Any]:
+    if request.init:
+        args = (INIT_PATH, "--", *args)
+    cwd = request.workdir or posixpath.join("/", image.working_dir)
+    if not cwd.startswith("/"):
+        raise RlError(f"the working directory {cwd!r} is invalid: it must be an absolute path")
+    capabilities = list(DEFAULT_CAPABILITIES)
+    soft, hard = place.nofile
+    return {
+        "terminal": request.terminal,
+        # Resolved by init in the container's own passwd and group, which only exist mounted.
+        "user": {"uid": 0, "gid": 0, "username": request.user or image.user},
+        "args": list(args),
+        "env": _environment(request, image, place),
+        "cwd": posixpath.normpath(cwd),
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
+        },
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
+        "noNewPrivileges": request.no_new_privileges,
+    }
+
+
+def _environment(request: Request, image: ImageConfig, place: Place) -> list[str]:
+    defaults = [_PATH, f"HOSTNAME={place.hostname}"]
+    if request.terminal:
+        defaults.append("TERM=xterm")
+    merged: dict[str, str] = {}
+    for item in (*defaults, *image.env, *request.env):
+        name, _, value = item.partition("=")
+        if name:
+            merged[name] = value
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _mounts(
+    place: Place, own_network: bool, asked: list[tuple[Mount, str]]
+) -> list[dict[str, Any]]:
+    """Return all mounts, parents before children; what was asked for replaces a default."""
+    defaults = [_PROC, *_DEV, _SYS if own_network else _HOST_SYS, _CGROUP]
+    defaults += [
+        _bind(f"{place.bundle}/{name}", f"/etc/{name}", ("rbind",))
+        for name in ("hosts", "hostname", "resolv.conf")
+    ]
+    if place.init_program:
+        defaults.append(_bind(place.init_program, INIT_PATH, ("bind", "ro")))
+    by_target = {mount["destination"]: mount for mount in defaults}
+    targets: set[str] = set()
+    for mount, source in asked:
+        if mount.target in targets:
+            raise RlError(f"duplicate mount point: {mount.target}")
+        targets.add(mount.target)
+        by_target[mount.target] = (
+            _tmpfs(mount) if mount.kind == "tmpfs" else _bind(source, mount.target, mount.options)
+        )
+    # The sort is stable: among mounts of one depth the order above stays.
+    return sorted(by_target.values(), key=lambda mount: mount["destination"].count("/"))
+
+
+def _bind(source: str, target: str, options: tuple[str, ...]) -> dict[str, Any]:
+    kept = [option for option in options if option != "nocopy"]
+    if not {"bind", "rbind"} & set(kept):
+        kept.insert(0, "rbind")
+    return {"destination": target, "type": "bind", "source": source, "options": kept}
+
+
+def _tmpfs(mount: Mount) -> dict[str, Any]:
+    # Docker's defaults for --tmpfs; an option given later wins over them.
+    opposites = {"exec": "noexec", "suid": "nosuid", "dev": "nodev"}
+    dropped = {opposites[option] for option in mount.options if option in opposites}
+    options = [option for option in _NO_DEVICES if option not in dropped]
+    return {
+        "destination": mount.target,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": [*options, *mount.options],
+    }

@@ -1,0 +1,210 @@
+"""The containers of one user on disk, and the truth about each.
+
+Owns ROOT/containers/ID: config.json (OCI runtime-spec, never changed) and
+state.json (written aside and renamed), with upper, work, merged, hosts,
+hostname and resolv.conf beside them. A directory appears by rename and goes by
+rename. What state.json says of a process is believed only while that very
+process lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from rootless.containers.spec import Extra, Spec, read_extra
+from rootless.errors import ContainerNotFound, RlError
+from rootless.files import write_aside
+from rootless.kernel import process
+from rootless.trees import remove_tree
+
+# Docker's code for a container whose end nobody could record.
+LOST = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of this boot, named so that no later process can be taken for it."""
+
+    pid: int
+    start: int
+    boot: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """Return the name of a living process."""
+        return cls(pid, process.start_time(pid) or 0, process.boot_id())
+
+    def alive(self) -> bool:
+        """Tell whether that very process still runs."""
+        return process.start_time(self.pid) == self.start and process.boot_id() == self.boot
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What changes in a container's life; times are RFC 3339 in UTC, "" when not yet."""
+
+    name: str
+    created_at: str
+    status: Literal["created", "running", "exited"] = "created"
+    started_at: str = ""
+    finished_at: str = ""
+    exit_code: int = 0
+    error: str = ""
+    init: Process | None = None
+    supervisor: Process | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container as it was when it was read."""
+
+    id: str
+    path: Path
+    config: Spec
+    state: State
+
+    @property
+    def name(self) -> str:
+        """The name that people use."""
+        return self.state.name
+
+    @property
+    def created(self) -> str:
+        """When it was made, RFC 3339."""
+        return self.state.created_at
+
+    @property
+    def extra(self) -> Extra:
+        """What it was made from: image, request, volumes, labels."""
+        return read_extra(self.config)
+
+    @property
+    def auto_remove(self) -> bool:
+        """Whether it is to go when it ends (--rm)."""
+        return bool(self.extra.request["auto_remove"])
+
+
+def now() -> str:
+    """Return the time as state.json holds it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class ContainerStore:
+    """All containers under one state root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._directory = root / "containers"
+
+    def list(self) -> list[Container]:
+        """Return all containers, the newest first."""
+        try:
+            ids = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        found = [container for name in ids if (container := self._read(name))]
+        return sorted(found, key=lambda container: container.created, reverse=True)
+
+    def get(self, name: str) -> Container:
+        """Return the container called ``name``, or whose ID is or uniquely starts with it."""
+        containers = self.list()
+        for container in containers:
+            if name in (container.name, container.id):
+                return container
+        matches = [container for container in containers if name and container.id.startswith(name)]
+        if len(matches) > 1:
+            raise RlError(f"{name} is ambiguous: the IDs of {len(matches)} containers start so")
+        if not matches:
+            raise ContainerNotFound(f"no such container: {name}")
+        return matches[0]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock under which names are given and containers appear or go."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.root / "containers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def path(self, container_id: str) -> Path:
+        """Return where the container of this ID lies (or will lie)."""
+        return self._directory / container_id
+
+    def add(self, draft: Path, container_id: str) -> Container:
+        """Let a finished directory appear as a container; the caller holds the lock."""
+        draft.rename(self.path(container_id))
+        container = self._read(container_id)
+        assert container is not None
+        return container
+
+    def update(self, container: Container, **changes: object) -> Container:
+        """Record changes of the state; safe against a kill at any instant."""
+        state = replace(container.state, **changes)  # type: ignore[arg-type]
+        write_state(container.path, state)
+        return replace(container, state=state)
+
+    def remove(self, container: Container) -> None:
+        """Remove a container that does not run; must be root of the user's namespace.
+
+        Its anonymous volumes stay: they are the caller's decision.
+        """
+        doomed = self.root / "tmp" / f"container-{container.id}"
+        doomed.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            container.path.rename(doomed)
+        except FileNotFoundError:
+            return
+        remove_tree(doomed)
+
+    def _read(self, container_id: str) -> Container | None:
+        """Return a container, or None for one that is being removed at this moment."""
+        path = self._directory / container_id
+        try:
+            config = json.loads((path / "config.json").read_bytes())
+            state = _parse_state(json.loads((path / "state.json").read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RlError(
+                f"the state of the container {container_id} is damaged: {error}"
+            ) from None
+        return Container(container_id, path, config, _verified(state))
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write state.json of the container directory ``path``."""
+    write_aside(path / "state.json", json.dumps(asdict(state)).encode())
+
+
+def _parse_state(fields: dict[str, object]) -> State:
+    for key in ("init", "supervisor"):
+        value = fields[key]
+        fields[key] = Process(**value) if isinstance(value, dict) else None
+    return State(**fields)  # type: ignore[arg-type]
+
+
+def _verified(state: State) -> State:
+    """Return the state corrected by what is really alive."""
+    if state.status == "exited" or (state.init is not None and state.init.alive()):
+        return state
+    if state.supervisor is None or state.supervisor.alive():
+        # Not started, or its end is being recorded right now.
+        return state
+    return replace(
+        state,
+        status="exited",
+        exit_code=LOST,
+        error=state.error or "its supervisor was killed before it could record the exit code",
+        init=None,
+    )

@@ -1,0 +1,232 @@
+"""The life of one container, from clone to exit code.
+
+Starts the overlay server and PID 1, gives each what the other must have, then
+carries streams and signals until the end and records it. Whichever of the
+processes dies, the others follow: the supervisor kills PID 1 when the overlay
+server is gone, the overlay server does when the supervisor is gone, and with
+PID 1 its whole PID namespace and every mount end.
+
+Runs in the foreground, in the process that called it, which must be
+single-threaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rootless.containers import init, overlay
+from rootless.containers.channel import Channel
+from rootless.containers.spec import Spec
+from rootless.containers.store import Container, ContainerStore, Process, now
+from rootless.containers.streams import Streams, wait
+from rootless.errors import RlError
+from rootless.kernel import process, syscalls, userns
+
+_NAMESPACES: Final = {
+    "user": syscalls.CLONE_NEWUSER,
+    "mount": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "uts": syscalls.CLONE_NEWUTS,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "network": syscalls.CLONE_NEWNET,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+}
+
+# Passed on to the container, as docker run does; stopping and continuing us is
+# the terminal's business, and faults and broken pipes are our own.
+_FORWARDED: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGPROF,
+    signal.SIGVTALRM,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGXCPU,
+)
+
+
+# A server whose container is gone has nothing left to do but to notice it.
+_SERVER_GRACE_SECONDS: Final = 10.0
+
+
+def run(containers: ContainerStore, container: Container, layers: list[Path]) -> int:
+    """Run a created container in the foreground and return its exit code.
+
+    ``layers`` are its unpacked layers from the top down. RlError (with the exit
+    code to leave with) where it could not be started or was cut off.
+    """
+    container = containers.update(container, supervisor=Process.of(os.getpid()))
+    try:
+        exit_code = _run(containers, container, layers)
+    except RlError as error:
+        failure = {"exit_code": error.exit_code, "error": str(error)}
+        containers.update(container, status="exited", finished_at=now(), **failure)
+        raise
+    return exit_code
+
+
+def _run(containers: ContainerStore, container: Container, layers: list[Path]) -> int:
+    directories = overlay.Directories(
+        lower=[str(layer) for layer in layers],
+        upper=str(container.path / "upper"),
+        work=str(container.path / "work"),
+        log=str(container.path / "overlay.log"),
+    )
+    server, server_channel = overlay.start(directories)
+    with _served(server, server_channel):
+        spec, request = container.config, container.extra.request
+        streams = Streams(terminal=request["terminal"], interactive=request["interactive"])
+        channel, theirs = Channel.pair()
+        child = _clone(spec, streams, theirs)
+        with _killed_at_the_end(child):
+            start = _Start(child, channel, server)
+            userns.write_maps(child.pid, userns.user_maps())
+            channel.send({"go": True})
+            (fuse,) = start.expect("fuse")
+            server_channel.send({"serve": True}, child.pidfd, fuse)
+            os.close(fuse)
+            streams.connect(start.expect("ready"))
+            container = containers.update(
+                container, status="running", started_at=now(), init=Process.of(child.pid)
+            )
+            with streams.raw_terminal(), _signals_forwarded(child, streams):
+                channel.send({"start": True})
+                exit_code = _carry(streams, start)
+    containers.update(container, status="exited", exit_code=exit_code, finished_at=now(), init=None)
+    return exit_code
+
+
+def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
+    """Start PID 1 in its namespaces and close what only it needs."""
+    flags = 0
+    for namespace in spec["linux"]["namespaces"]:
+        flags |= _NAMESPACES[namespace["type"]]
+    theirs = streams.container_ends
+    try:
+        return process.fork(
+            lambda: init.main(spec, theirs, channel), flags, keep=[channel.fileno(), *theirs]
+        )
+    except OSError as error:
+        raise userns.creation_error(error) from None
+    finally:
+        channel.close()
+        for fd in theirs:
+            os.close(fd)
+
+
+class _Start:
+    """The conversation with PID 1 until it has become the container's command."""
+
+    def __init__(self, child: process.Child, channel: Channel, server: process.Child) -> None:
+        self.child = child
+        self.channel = channel
+        self.server = server
+
+    def expect(self, what: str) -> list[int]:
+        """Return the descriptors of the message ``what``; RlError if it does not come."""
+        ready = wait({self.channel.fileno(): select.POLLIN, self.server.pidfd: select.POLLIN})
+        if self.server.pidfd in ready:
+            raise self.server_failure()
+        message, fds = self.channel.receive()
+        if message is None or what not in message:
+            raise self.failure(message)
+        return fds
+
+    def failure(self, message: dict[str, Any] | None) -> RlError:
+        """Return PID 1's error, or the server's, which is the cause when it ended first."""
+        if wait({self.server.pidfd: select.POLLIN}, 0):
+            return self.server_failure()
+        if message is None:
+            return RlError(f"the container could not be set up (status {self.child.wait()})")
+        return RlError(str(message["error"]), int(message["exit_code"]))
+
+    def server_failure(self) -> RlError:
+        """Return the error for a server that ended before its container."""
+        status = self.server.wait()
+        return RlError(
+            f"the container's file system server ended unexpectedly (status {status}, "
+            "see overlay.log in the container's directory)"
+        )
+
+
+def _carry(streams: Streams, start: _Start) -> int:
+    """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code."""
+    child, channel = start.child, start.channel
+    executing, running = True, True
+    failure: RlError | None = None
+    while running or streams.outputs:
+        interests = streams.interests(running)
+        if executing:
+            interests[channel.fileno()] = select.POLLIN
+        if running:
+            interests[child.pidfd] = interests[start.server.pidfd] = select.POLLIN
+        ready = wait(interests)
+        if executing and channel.fileno() in ready:
+            # The end of file says that the command was executed.
+            message, _ = channel.receive()
+            failure = start.failure(message) if message else None
+            executing = False
+        streams.advance(ready)
+        if running and child.pidfd in ready:
+            exit_code = child.wait()
+            running = False
+        elif running and start.server.pidfd in ready:
+            failure = start.server_failure()
+            child.kill()
+            exit_code = child.wait()
+            running = False
+    if failure is not None:
+        raise failure
+    return exit_code
+
+
+@contextlib.contextmanager
+def _served(server: process.Child, channel: Channel) -> Iterator[None]:
+    """End the overlay server with the block; by then nothing uses its mount any more."""
+    try:
+        yield
+    finally:
+        # A server that was never given a mount ends when its channel does.
+        channel.close()
+        if server.running and not wait({server.pidfd: select.POLLIN}, _SERVER_GRACE_SECONDS):
+            server.kill()
+        server.wait()
+
+
+@contextlib.contextmanager
+def _killed_at_the_end(child: process.Child) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+@contextlib.contextmanager
+def _signals_forwarded(child: process.Child, streams: Streams) -> Iterator[None]:
+    """Pass signals on to PID 1, which gets them as Docker's does: only those it handles count."""
+
+    def forward(number: int, _: object) -> None:
+        child.send_signal(number)
+
+    def resize(*_: object) -> None:
+        streams.copy_window_size()
+
+    saved = {number: signal.signal(number, forward) for number in _FORWARDED}
+    saved[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)

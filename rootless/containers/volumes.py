@@ -1,0 +1,73 @@
+"""Volumes: directories that outlive the containers that write to them.
+
+Owns ROOT/volumes/NAME/_data. A volume appears by mkdir and goes by being
+renamed into ROOT/tmp first. Called by create and by the command line; ``fill``
+by init, inside the container's user namespace.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rootless.containers.request import valid_name
+from rootless.errors import RlError
+from rootless.trees import remove_tree
+
+
+class VolumeStore:
+    """The volumes of one user."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._directory = root / "volumes"
+
+    @staticmethod
+    def new_name() -> str:
+        """Return a name for an anonymous volume, as Docker forms it."""
+        return os.urandom(32).hex()
+
+    def create(self, name: str) -> None:
+        """Make the volume ``name`` unless it is there."""
+        self.path(name).mkdir(parents=True, exist_ok=True)
+
+    def path(self, name: str) -> Path:
+        """Return the directory that is mounted into containers."""
+        if not valid_name(name):
+            raise RlError(f"{name!r} is no volume name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        return self._directory / name / "_data"
+
+    def remove(self, name: str) -> None:
+        """Remove a volume and what it holds; must run as root of the user's namespace."""
+        doomed = self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
+        doomed.parent.mkdir(exist_ok=True)
+        try:
+            self.path(name).parent.rename(doomed)
+        except FileNotFoundError:
+            return
+        remove_tree(doomed)
+
+
+def fill(volume: str, content: int) -> None:
+    """Copy the directory ``content`` into an empty volume, as Docker does on first use.
+
+    ``volume`` is the _data directory. The copy is made beside it and renamed
+    over it, so that a volume is never seen half filled.
+    """
+    if os.listdir(volume) or not os.listdir(f"/proc/self/fd/{content}"):
+        return
+    copy = f"{volume}.{os.urandom(4).hex()}"
+    # cp keeps owners, modes, times, xattrs, links and holes; nothing else runs in the tree yet.
+    arguments = ["cp", "-a", "--reflink=auto", "--", f"/proc/self/fd/{content}/.", copy]
+    os.set_inheritable(content, True)
+    status = os.waitstatus_to_exitcode(
+        os.waitpid(os.posix_spawnp("cp", arguments, os.environ), 0)[1]
+    )
+    os.set_inheritable(content, False)
+    try:
+        if status:
+            raise RlError("cannot fill a volume from the image (see the message above)")
+        os.rename(copy, volume)
+    except OSError:
+        # Another container filled it first.
+        remove_tree(copy)

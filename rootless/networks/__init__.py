@@ -1,0 +1,1 @@
+"""The network of a container: its interfaces and the files that name hosts."""
