@@ -1,0 +1,206 @@
+"""The inodes that the kernel knows, the names that reach them, and when they may be forgotten.
+
+Knows nothing of what a backing file contains and makes no system call but close. `tree` and `upper`
+keep it true, `overlay` counts the kernel's references in it.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from fuse_overlay.merge import UPPER, Kind
+
+ROOT_NUMBER: Final = 1
+
+Key = tuple[int, int, int]
+"""A backing file: layer index, device, inode number."""
+
+
+class Inode:
+    """What files and directories have in common.
+
+    `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is an O_PATH descriptor
+    kept for an inode that no known name reaches any more, else -1.
+    """
+
+    __slots__ = ("descriptor", "number", "references")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.references = 0
+        self.descriptor = -1
+
+
+class Directory(Inode):
+    """A directory. In each of its layers it lies at the path that its names in the overlay spell,
+    for one that has a lower part is never moved without first being copied up whole.
+
+    `upper_names` and `lower_names` are None until they are read (see `Tree.names`).
+    """
+
+    __slots__ = (
+        "children",
+        "in_upper",
+        "lower_names",
+        "lowers",
+        "name",
+        "parent",
+        "removed",
+        "upper_names",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        parent: "Directory | None",
+        name: bytes,
+        *,
+        in_upper: bool,
+        lowers: tuple[int, ...],
+    ) -> None:
+        super().__init__(number)
+        self.parent = parent
+        self.name = name
+        self.in_upper = in_upper
+        self.lowers = lowers
+        self.children: dict[bytes, Inode] = {}
+        self.upper_names: dict[bytes, Kind] | None = None
+        self.lower_names: dict[bytes, tuple[int, ...]] | None = None
+        self.removed = False
+
+    @property
+    def top(self) -> int:
+        """The layer whose owner, mode, times and attributes count."""
+        return UPPER if self.in_upper else self.lowers[0]
+
+
+class File(Inode):
+    """Anything but a directory.
+
+    `names` are those that are known (there may be more). `link_key` is set for a file with several
+    names that was copied up (see `links`). `lost_names` counts names of a lower file that were
+    removed from the overlay. `fd` is the backing file while programs have the file open, shared by
+    all of them, else -1.
+    """
+
+    __slots__ = ("fd", "keys", "layer", "link_key", "lost_names", "names", "opens", "writable")
+
+    def __init__(self, number: int, layer: int) -> None:
+        super().__init__(number)
+        self.layer = layer
+        self.names: list[tuple[Directory, bytes]] = []
+        self.keys: list[Key] = []
+        self.link_key: bytes | None = None
+        self.lost_names = 0
+        self.fd = -1
+        self.opens = 0
+        self.writable = False
+
+
+class InodeTable:
+    """All live inodes by number, and those of files with several names by backing file."""
+
+    def __init__(self, root: Directory) -> None:
+        self.root = root
+        self._inodes: dict[int, Inode] = {root.number: root}
+        self._by_key: dict[Key, File] = {}
+        self._devices: dict[int, int] = {}
+        self._spare: Iterator[int] = itertools.count(1 << 62)
+        self._kept: dict[tuple[int, int], int] = {}
+
+    def __getitem__(self, number: int) -> Inode:
+        return self._inodes[number]
+
+    def __len__(self) -> int:
+        return len(self._inodes)
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(self._inodes.values())
+
+    def number_for(self, status: os.stat_result) -> int:
+        """A number for a backing file that has no inode yet: the same each time as long as nothing
+        else has it.
+        """
+        number = self._kept.get((status.st_dev, status.st_ino))
+        if number is None:
+            device = self._devices.setdefault(status.st_dev, len(self._devices))
+            number = device << 48 | status.st_ino
+            if status.st_ino >> 48:
+                number = next(self._spare)
+        return next(self._spare) if number in self._inodes or number == ROOT_NUMBER else number
+
+    def keep_number(self, status: os.stat_result, number: int) -> None:
+        """Show the backing file `status` under `number` from now on, though it may be forgotten in
+        between.
+        """
+        self._kept[status.st_dev, status.st_ino] = number
+
+    def release_number(self, status: os.stat_result) -> None:
+        """The backing file is gone: its inode number may come back as another file's."""
+        self._kept.pop((status.st_dev, status.st_ino), None)
+
+    def find(self, key: Key) -> File | None:
+        return self._by_key.get(key)
+
+    def add_key(self, file: File, key: Key) -> None:
+        if key not in file.keys:
+            file.keys.append(key)
+            self._by_key[key] = file
+
+    def drop_keys(self, file: File) -> None:
+        for key in file.keys:
+            del self._by_key[key]
+        file.keys.clear()
+
+    def add(self, inode: Inode) -> None:
+        self._inodes[inode.number] = inode
+
+    def attach(self, inode: Inode, parent: Directory, name: bytes) -> None:
+        """Make `name` in `parent` reach `inode`."""
+        parent.children[name] = inode
+        if isinstance(inode, Directory):
+            inode.parent, inode.name = parent, name
+        elif isinstance(inode, File):
+            inode.names.append((parent, name))
+
+    def detach(self, inode: Inode, parent: Directory, name: bytes) -> None:
+        parent.children.pop(name, None)
+        if isinstance(inode, File):
+            inode.names.remove((parent, name))
+
+    def forget(self, number: int, count: int) -> None:
+        """The kernel gives `count` references back."""
+        inode = self._inodes.get(number)
+        if inode is not None:
+            inode.references -= count
+            self.drop_unused(inode)
+
+    def drop_unused(self, inode: Inode) -> None:
+        """Free an inode that neither the kernel nor a child needs, and its parents likewise."""
+        waiting = [inode]
+        while waiting:
+            inode = waiting.pop()
+            if (
+                inode is self.root
+                or inode.references > 0
+                or self._inodes.get(inode.number) is not inode
+            ):
+                continue
+            if isinstance(inode, Directory):
+                if inode.children:
+                    continue
+                if inode.parent is not None and not inode.removed:
+                    waiting.append(inode.parent)
+                    self.detach(inode, inode.parent, inode.name)
+            elif isinstance(inode, File):
+                if inode.opens:
+                    continue
+                self.drop_keys(inode)
+                for parent, name in tuple(inode.names):
+                    waiting.append(parent)
+                    self.detach(inode, parent, name)
+            if inode.descriptor >= 0:
+                os.close(inode.descriptor)
+                inode.descriptor = -1
+            del self._inodes[inode.number]

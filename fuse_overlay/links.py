@@ -1,0 +1,78 @@
+"""Files of a lower layer with several names that were copied up: what keeps all their names one
+file.
+
+Owns WORK/links: for each such file one more link to its upper copy, named `INO-CTIME.DIFFERENCE` in
+hexadecimal after the lower file's inode number and change time; the difference is what its link
+count in the overlay exceeds that of the upper copy by. A lower name that has no upper entry finds
+the copy here, also after a remount. Called by `tree` and `upper`.
+"""
+
+import os
+
+from fuse_overlay.workdir import make_directory
+
+
+def link_key(status: os.stat_result) -> bytes:
+    """The change time is in it so that another file which later has the number is not taken for
+    this one.
+    """
+    return b"%x-%x" % (status.st_ino, status.st_ctime_ns)
+
+
+class Links:
+    """The links of one work directory, read once and then kept in memory."""
+
+    def __init__(self, work_root: int) -> None:
+        self.fd = make_directory(work_root, b"links")
+        self._differences: dict[bytes, int] = {}
+        self._keys: dict[int, bytes] = {}
+        listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            with os.scandir(listing) as entries:
+                for entry in entries:
+                    key, _, difference = os.fsencode(entry.name).partition(b".")
+                    self._differences[key] = int(difference, 16)
+                    self._keys[entry.inode()] = key
+        finally:
+            os.close(listing)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._differences
+
+    def key_of(self, upper_inode: int) -> bytes | None:
+        """The key of an upper file, if it is such a copy."""
+        return self._keys.get(upper_inode)
+
+    def name(self, key: bytes) -> bytes:
+        return _name(key, self._differences[key])
+
+    def difference(self, key: bytes) -> int:
+        return self._differences[key]
+
+    def add(self, work: int, temporary: bytes, key: bytes, difference: int) -> None:
+        """Move a finished copy from the work directory here."""
+        inode = os.stat(temporary, dir_fd=work, follow_symlinks=False).st_ino
+        os.rename(temporary, _name(key, difference), src_dir_fd=work, dst_dir_fd=self.fd)
+        self._differences[key] = difference
+        self._keys[inode] = key
+
+    def adjust(self, key: bytes, change: int) -> None:
+        before = self._differences[key]
+        os.rename(
+            _name(key, before), _name(key, before + change), src_dir_fd=self.fd, dst_dir_fd=self.fd
+        )
+        self._differences[key] = before + change
+
+    def remove(self, key: bytes) -> None:
+        name = self.name(key)
+        inode = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_ino
+        os.unlink(name, dir_fd=self.fd)
+        del self._differences[key]
+        del self._keys[inode]
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def _name(key: bytes, difference: int) -> bytes:
+    return b"%s.%x" % (key, difference)

@@ -1,0 +1,99 @@
+"""The work directory: where things are made before they appear in the upper directory in one step.
+
+Owns WORK/work (temporary objects, garbage whenever no server runs) and the lock on it. Nothing in
+it is ever visible in the mount. Called by `upper`.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+
+from fuse_overlay.layers import DIRECTORY_FLAGS, descriptor_path, open_directory
+
+
+class WorkDirectory:
+    """Opens WORK/work, locks it and empties it.
+
+    Raises OSError: EBUSY when another server uses it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.root = os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        self.fd = make_directory(self.root, b"work")
+        self._lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                errno.EBUSY, "the work directory is in use by another mount", path
+            ) from None
+        self._count = 0
+        empty(self.fd)
+
+    def temporary(self) -> bytes:
+        """A name in `fd` that is not in use."""
+        self._count += 1
+        return b"%x" % self._count
+
+    def whiteout(self) -> bytes:
+        """Make a whiteout. Returns its temporary name."""
+        name = self.temporary()
+        make_whiteout(self.fd, name)
+        return name
+
+    def remove(self, name: bytes) -> None:
+        """Remove a temporary object of any type, with all that a directory contains, if it is
+        there.
+        """
+        try:
+            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        _remove(self.fd, name, stat.S_ISDIR(status.st_mode))
+
+    def close(self) -> None:
+        for fd in (self._lock, self.fd, self.root):
+            os.close(fd)
+
+
+def make_directory(parent: int, name: bytes) -> int:
+    """Open a private directory of our own, made if need be, as an O_PATH descriptor."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass
+    fd = open_directory(name, parent)
+    os.chmod(descriptor_path(fd), 0o700)  # the kernel's overlayfs leaves WORK/work with mode 0
+    return fd
+
+
+def make_whiteout(directory: int, name: bytes) -> None:
+    """Allowed to everyone since Linux 5.8."""
+    os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+
+
+def empty(directory: int) -> None:
+    """Remove everything in a directory."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        with os.scandir(fd) as entries:
+            found = [
+                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries
+            ]
+        for name, is_directory in found:
+            _remove(fd, name, is_directory)
+    finally:
+        os.close(fd)
+
+
+def _remove(parent: int, name: bytes, is_directory: bool) -> None:
+    if is_directory:
+        fd = open_directory(name, parent)
+        try:
+            empty(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)
+    else:
+        os.unlink(name, dir_fd=parent)
