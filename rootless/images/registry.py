@@ -1,0 +1,431 @@
+"""A client of the OCI distribution specification, for pulls.
+
+Owns HTTP towards registries: authentication, redirects, retries, resuming, the
+size of what is read, and which endpoint of several serves. Never writes to
+disk and never starts a thread. Called by the pull, under trio.
+
+Rules: distribution-spec 1.1, "Pull"; RFC 9110 for ranges and Retry-After.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+
+import httpx
+import trio
+
+from rootless import __version__
+from rootless.errors import RlError
+from rootless.images import auth
+from rootless.images.auth import Credentials, TokenRequest, TokenResponse
+from rootless.images.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor
+from rootless.images.reference import DEFAULT_REGISTRY
+from rootless.images.registries import Endpoint
+
+# Seconds. A registry may need long to find a blob in its own storage.
+TIMEOUT = httpx.Timeout(60, connect=20)
+# How often one thing is asked for, and the seconds between: doubled each time.
+ATTEMPTS = 5
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 60.0
+# A connection that brought this many bytes before it broke was worth it: it costs no attempt.
+WORTHWHILE = 1 << 20
+MAX_REDIRECTS = 5
+MAX_ERROR_BODY = 16 << 10
+
+_TRANSIENT = (429, 500, 502, 503, 504)
+_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+
+Receive = Callable[[bytes], Awaitable[None]]
+Tell = Callable[[str], None]
+
+
+class RegistryError(RlError):
+    """Why one endpoint does not serve what we asked for; whoever collects them adds its name."""
+
+
+class _Transient(Exception):
+    """A status that is worth another attempt, and when the registry would like it."""
+
+    def __init__(self, reason: str, retry_after: str | None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Repository:
+    """A repository at all of its endpoints: each is tried in order, the first that serves wins.
+
+    The one that served a manifest is asked first from then on. RlError says of
+    every endpoint why it did not serve.
+    """
+
+    def __init__(self, clients: Sequence[EndpointClient]) -> None:
+        self._clients = list(clients)
+
+    async def manifest(self, digest: str | None = None) -> bytes:
+        """Return the manifest or index with this digest, or that the reference names."""
+        failures = []
+        for client in list(self._clients):
+            try:
+                data = await client.manifest(digest)
+            except RegistryError as error:
+                failures.append((client, error))
+            else:
+                self._clients.remove(client)
+                self._clients.insert(0, client)
+                return data
+        raise _failure(failures)
+
+    async def blob(self, descriptor: Descriptor, receive: Receive) -> None:
+        """Hand the bytes of a blob to ``receive``, in order and each once; not yet verified.
+
+        An endpoint that breaks half-way is continued by the next one.
+        """
+        done = 0
+
+        async def counted(chunk: bytes) -> None:
+            nonlocal done
+            await receive(chunk)
+            done += len(chunk)
+
+        failures = []
+        for client in list(self._clients):
+            try:
+                await client.blob(descriptor, done, counted)
+            except RegistryError as error:
+                failures.append((client, error))
+            else:
+                return
+        raise _failure(failures)
+
+
+class EndpointClient:
+    """One repository of one registry. An async context manager: closes its connections."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None, tell: Tell) -> None:
+        self.host = endpoint.reference.registry
+        self._reference = endpoint.reference
+        self._insecure = endpoint.insecure
+        self._credentials = credentials
+        self._tell = tell
+        # Docker Hub's API does not live at its own name.
+        host = "registry-1.docker.io" if self.host == DEFAULT_REGISTRY else self.host
+        schemes = ("https", "http") if endpoint.insecure else ("https",)
+        # Settled on one when it has answered (`insecure`: TLS unverified, or none at all).
+        self._bases = [f"{scheme}://{host}/v2/{self._reference.repository}" for scheme in schemes]
+        self._reached = False
+        self._authorization: str | None = None
+        self._client = _http_client(verify=not endpoint.insecure)
+
+    async def __aenter__(self) -> EndpointClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.aclose()
+
+    async def manifest(self, digest: str | None = None) -> bytes:
+        """Return a manifest or index, at most 4 MiB; one asked for by digest is verified."""
+        digest = digest or self._reference.digest
+        data = bytearray()
+
+        async def collect(response: httpx.Response) -> None:
+            data.clear()
+            async for chunk in response.aiter_raw():
+                data.extend(chunk)
+                if len(data) > MAX_DOCUMENT:
+                    raise RegistryError(f"its manifest is larger than {MAX_DOCUMENT >> 20} MiB")
+
+        accept = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
+        path = f"manifests/{digest or self._reference.tag}"
+        await self._fetch(path, lambda: {"Accept": accept}, collect, lambda: 0)
+        # Docker-Content-Digest is the registry's word only: what counts is what we have.
+        if digest and f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            raise RegistryError(f"its manifest {digest} does not have that digest")
+        return bytes(data)
+
+    async def blob(self, descriptor: Descriptor, start: int, receive: Receive) -> None:
+        """Hand the bytes of a blob from ``start`` to ``receive``, resuming after a break."""
+        at = start
+
+        async def take(response: httpx.Response) -> None:
+            nonlocal at
+            skip = _skipped(response, at)
+            async for chunk in response.aiter_raw():
+                fresh = chunk[skip:]
+                skip -= len(chunk) - len(fresh)
+                if at + len(fresh) > descriptor.size:
+                    raise RegistryError(f"it sends more than the {descriptor.size} bytes of a blob")
+                if fresh:
+                    await receive(fresh)
+                    at += len(fresh)
+            if at < descriptor.size:
+                raise _Transient("it ended the transfer too early", None)
+
+        await self._fetch(
+            f"blobs/{descriptor.digest}",
+            lambda: {"Range": f"bytes={at}-"} if at else {},
+            take,
+            lambda: at,
+        )
+
+    async def _fetch(
+        self,
+        path: str,
+        headers: Callable[[], dict[str, str]],
+        consume: Callable[[httpx.Response], Awaitable[None]],
+        position: Callable[[], int],
+    ) -> None:
+        """GET ``path`` until ``consume`` has taken all of the response."""
+        attempt, from_position = 1, position()
+        while True:
+            try:
+                async with self._open(path, headers()) as response:
+                    await consume(response)
+                    return
+            except (httpx.TransportError, _Transient) as error:
+                reason = str(error) if isinstance(error, _Transient) else _reason(error)
+                if not self._reached and isinstance(error, _NOT_REACHED):
+                    # More likely a wrong name than a bad moment, and there may be a mirror.
+                    raise RegistryError(reason) from None
+                if position() - from_position >= WORTHWHILE:
+                    attempt, from_position = 1, position()
+                asked = getattr(error, "retry_after", None)
+                wait = wait_before_next(attempt, retry_after(asked))
+                if wait is None:
+                    raise RegistryError(reason) from None
+                if wait >= 1:
+                    self._tell(f"{self.host}: {reason}; next attempt in {wait:.0f} s")
+                await trio.sleep(wait)
+                attempt += 1
+            except (httpx.InvalidURL, httpx.StreamError) as error:
+                raise RegistryError(f"it gave an odd answer ({error})") from None
+
+    @asynccontextmanager
+    async def _open(self, path: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+        """Yield the successful response to a GET, authorized if the registry wants that."""
+        async with AsyncExitStack() as stack:
+            response = await self._send(path, headers)
+            stack.push_async_callback(response.aclose)
+            if response.status_code == 401:
+                challenges = response.headers.get_list("www-authenticate")
+                await response.aclose()
+                self._authorization = await self._authorize(challenges)
+                response = await self._send(path, headers)
+                stack.push_async_callback(response.aclose)
+            if response.status_code not in (200, 206):
+                await self._refused(response, path)
+            yield response
+
+    async def _send(self, path: str, headers: dict[str, str]) -> httpx.Response:
+        """GET from the registry, first over TLS, then without if that is allowed."""
+        for base in self._bases[:-1]:
+            try:
+                response = await self._follow(f"{base}/{path}", headers)
+            except httpx.TransportError:
+                continue
+            self._settle(base)
+            return response
+        response = await self._follow(f"{self._bases[-1]}/{path}", headers)
+        self._settle(self._bases[-1])
+        return response
+
+    def _settle(self, base: str) -> None:
+        self._bases = [base]
+        self._reached = True
+
+    async def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
+        """GET through redirects; our Authorization stays with the registry that asked for it."""
+        origin = httpx.URL(url)
+        target = origin
+        for _ in range(MAX_REDIRECTS + 1):
+            extra = {}
+            if self._authorization and _same_origin(origin, target):
+                extra["Authorization"] = self._authorization
+            request = self._client.build_request("GET", target, headers=headers | extra)
+            response = await self._client.send(request, stream=True)
+            location = response.headers.get("location")
+            if not response.has_redirect_location or location is None:
+                return response
+            await response.aclose()
+            target = target.join(location)
+            if target.scheme != "https" and not (self._insecure and target.scheme == "http"):
+                raise RegistryError(f"it redirects to {str(target)[:100]!r}, without TLS")
+        raise RegistryError("it redirects in a circle")
+
+    async def _authorize(self, challenges: list[str]) -> str:
+        """Carry out the token protocol and return the value of Authorization."""
+        flow = auth.authorize(
+            challenges, self._reference.repository, self._credentials, secure=not self._insecure
+        )
+        try:
+            request = next(flow)
+            while True:
+                request = flow.send(await self._ask_token(request))
+        except StopIteration as finished:
+            return str(finished.value)
+        except RlError as error:
+            raise RegistryError(f"{error}{self._login_hint()}") from None
+
+    async def _ask_token(self, ask: TokenRequest) -> TokenResponse:
+        headers = {"Accept": "application/json"}
+        if ask.authorization:
+            headers["Authorization"] = ask.authorization
+        if ask.form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        method = "GET" if ask.form is None else "POST"
+        request = self._client.build_request(method, ask.url, headers=headers, content=ask.form)
+        response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code in _TRANSIENT:
+                reason = f"the token server answers {_status(response)}"
+                raise _Transient(reason, response.headers.get("retry-after"))
+            body = await _read_some(response, auth.MAX_TOKEN_ANSWER)
+            return TokenResponse(response.status_code, body)
+        finally:
+            await response.aclose()
+
+    async def _refused(self, response: httpx.Response, path: str) -> None:
+        """Raise what an unsuccessful status means, in plain words."""
+        status = response.status_code
+        said = _message(await _read_some(response, MAX_ERROR_BODY))
+        detail = f" ({said})" if said else ""
+        if status in _TRANSIENT:
+            wait = response.headers.get("retry-after")
+            raise _Transient(f"it answers {_status(response)}{detail}", wait)
+        if status in (401, 403):
+            raise RegistryError(f"access denied{detail}{self._login_hint()}")
+        if status == 404 and path.startswith("manifests/"):
+            raise RegistryError(f"{self._reference.repository} has no {path.partition('/')[2]}")
+        if status == 404:
+            raise RegistryError(f"{path.partition('/')[2]}, a part of the image, is missing")
+        raise RegistryError(f"it answers {_status(response)}{detail}")
+
+    def _login_hint(self) -> str:
+        if self._credentials:
+            return f" (the saved login for {self.host} may not be allowed to read it)"
+        return (
+            f": {self._reference.repository} does not exist there, or needs a login "
+            f"(podman login {self.host}, or docker login)"
+        )
+
+
+def _failure(failures: list[tuple[EndpointClient, RegistryError]]) -> RlError:
+    return RlError("; ".join(f"{client.host}: {error}" for client, error in failures))
+
+
+def _http_client(verify: bool) -> httpx.AsyncClient:
+    """Proxies come from the environment, as do SSL_CERT_FILE and SSL_CERT_DIR."""
+    # The system's authorities, not certifi's: a site adds its own to the former.
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        return httpx.AsyncClient(
+            verify=context,
+            timeout=TIMEOUT,
+            # A blob's bytes are its digest: nothing on the way may compress them.
+            headers={"User-Agent": f"rl/{__version__}", "Accept-Encoding": "identity"},
+            # As Docker: loopback is never behind a proxy.
+            mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise RlError(f"cannot use the proxy that the environment names: {error}") from None
+
+
+def wait_before_next(attempt: int, asked: float | None) -> float | None:
+    """Return the seconds to wait after failed ``attempt`` (1 is the first), None to give up.
+
+    ``asked`` is what the registry asked us to wait, if it did.
+    """
+    if attempt >= ATTEMPTS or (asked is not None and asked > LONGEST_WAIT):
+        return None
+    # Jitter keeps the jobs of a cluster from coming back all at once.
+    backoff = min(FIRST_WAIT * 2.0 ** (attempt - 1), LONGEST_WAIT) * random.uniform(0.5, 1)
+    return max(backoff, asked or 0)
+
+
+def retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header means (RFC 9110, section 10.2.3)."""
+    import time
+    from email.utils import parsedate_to_datetime
+
+    if header is None:
+        return None
+    if re.fullmatch("[0-9]{1,9}", header):
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _skipped(response: httpx.Response, at: int) -> int:
+    """Return how many bytes of the body we have already, or refuse the range it gives."""
+    if response.status_code == 200:
+        return at
+    if not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
+        raise RegistryError("it answers with another range than the one asked for")
+    return 0
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+async def _read_some(response: httpx.Response, limit: int) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) >= limit:
+            break
+    return bytes(data[:limit])
+
+
+def _status(response: httpx.Response) -> str:
+    return f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}".strip()
+
+
+def _message(body: bytes) -> str:
+    """Return the registry's own words (distribution-spec, "Error Codes"), made fit to print."""
+    try:
+        error = json.loads(body)["errors"][0]
+        text = error.get("message") or error.get("code") or ""
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    return re.sub(r"[^\x20-\x7e]+", " ", str(text))[:200].strip()
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """Say in plain words why there was no response."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"no connection in {TIMEOUT.connect:.0f} seconds"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer in {TIMEOUT.read:.0f} seconds"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError) and cause.reason in (
+            "WRONG_VERSION_NUMBER",
+            "HTTP_REQUEST",
+        ):
+            return "it speaks no TLS (if that is right: insecure = true in registries.conf)"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
