@@ -6,10 +6,10 @@ Reads /proc alone. Used at the end of the session, and by tests that kill our ow
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
+from rootless import trees
 from rootless.kernel import userns
 
 
@@ -49,7 +49,7 @@ def wait_for_none(directory: Path, seconds: float = 10) -> list[str]:
 def remove_tree(directory: Path) -> None:
     """Remove a directory whose files may belong to the user's subordinate ids."""
     if directory.exists():
-        userns.call(shutil.rmtree, directory)
+        userns.call(trees.remove_tree, directory)
 
 
 def _read(pid: int, name: str) -> bytes:
