@@ -206,6 +206,7 @@ def _execute(settings: dict[str, Any]) -> None:
     env = dict(item.split("=", 1) for item in settings["env"])
     if "\0" in "".join([*args, *settings["env"]]):
         raise RlError("an argument or environment variable holds a NUL character")
+    process.restore_signals()
     code, why = NOT_FOUND, "executable file not found in $PATH"
     for candidate in _candidates(args[0], env.get("PATH", "")):
         try:

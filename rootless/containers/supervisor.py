@@ -126,69 +126,73 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
 
 
 class _Start:
-    """The conversation with PID 1 until it has become the container's command."""
+    """PID 1, the overlay server, and what they tell until the command has been executed."""
 
     def __init__(self, child: process.Child, channel: Channel, server: process.Child) -> None:
         self.child = child
         self.channel = channel
-        self.server = server
+        self._server = server
+
+    def watched(self) -> dict[int, int]:
+        """Return what to poll for, to learn of the server's end."""
+        return {self._server.pidfd: select.POLLIN} if self._server.running else {}
+
+    def check_server(self) -> None:
+        """Raise RlError if the server failed. That it ended is right once its mount is gone."""
+        if self._server.running and wait(self.watched(), 0):
+            status = self._server.wait()
+            if status:
+                raise RlError(
+                    f"the container's file system server failed (status {status}, "
+                    "see overlay.log in the container's directory)"
+                )
 
     def expect(self, what: str) -> list[int]:
-        """Return the descriptors of the message ``what``; RlError if it does not come."""
-        ready = wait({self.channel.fileno(): select.POLLIN, self.server.pidfd: select.POLLIN})
-        if self.server.pidfd in ready:
-            raise self.server_failure()
+        """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
+        wait({self.channel.fileno(): select.POLLIN} | self.watched())
+        self.check_server()
         message, fds = self.channel.receive()
         if message is None or what not in message:
             raise self.failure(message)
         return fds
 
     def failure(self, message: dict[str, Any] | None) -> RlError:
-        """Return PID 1's error, or the server's, which is the cause when it ended first."""
-        if wait({self.server.pidfd: select.POLLIN}, 0):
-            return self.server_failure()
+        """Return PID 1's error; if the server failed first, raise that, which is the cause."""
+        self.check_server()
         if message is None:
             return RlError(f"the container could not be set up (status {self.child.wait()})")
         return RlError(str(message["error"]), int(message["exit_code"]))
-
-    def server_failure(self) -> RlError:
-        """Return the error for a server that ended before its container."""
-        status = self.server.wait()
-        return RlError(
-            f"the container's file system server ended unexpectedly (status {status}, "
-            "see overlay.log in the container's directory)"
-        )
 
 
 def _carry(streams: Streams, start: _Start) -> int:
     """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code."""
     child, channel = start.child, start.channel
-    executing, running = True, True
+    executing = True
     failure: RlError | None = None
-    while running or streams.outputs:
-        interests = streams.interests(running)
+    while child.running or streams.outputs:
+        interests = streams.interests(child.running)
+        if child.running:
+            interests |= {child.pidfd: select.POLLIN} | start.watched()
         if executing:
             interests[channel.fileno()] = select.POLLIN
-        if running:
-            interests[child.pidfd] = interests[start.server.pidfd] = select.POLLIN
         ready = wait(interests)
-        if executing and channel.fileno() in ready:
-            # The end of file says that the command was executed.
-            message, _ = channel.receive()
-            failure = start.failure(message) if message else None
-            executing = False
-        streams.advance(ready)
-        if running and child.pidfd in ready:
-            exit_code = child.wait()
-            running = False
-        elif running and start.server.pidfd in ready:
-            failure = start.server_failure()
+        try:
+            if executing and channel.fileno() in ready:
+                # The end of file says that the command was executed.
+                executing = False
+                message, _ = channel.receive()
+                if message is not None:
+                    failure = start.failure(message)
+            start.check_server()
+        except RlError as error:
+            failure = error
             child.kill()
-            exit_code = child.wait()
-            running = False
+        streams.advance(ready)
+        if child.running and child.pidfd in ready:
+            child.wait()
     if failure is not None:
         raise failure
-    return exit_code
+    return child.wait()
 
 
 @contextlib.contextmanager

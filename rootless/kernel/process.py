@@ -65,8 +65,8 @@ def send_signal(pidfd: int, number: int) -> None:
 def fork(main: Callable[[], int], flags: int = 0, keep: Iterable[int] = ()) -> Child:
     """Run ``main`` in a child, in the new namespaces of ``flags``; its result is the exit status.
 
-    The child keeps the descriptors 0-2 and ``keep``; signal handlers and the
-    signal mask go back to their defaults. The parent must be single-threaded.
+    The child keeps the descriptors 0-2 and ``keep``. The parent must be
+    single-threaded.
     """
     _flush()
     pid, pidfd = syscalls.clone3(flags)
@@ -79,7 +79,6 @@ def _run_child(main: Callable[[], int], keep: Iterable[int]) -> NoReturn:
     status = CHILD_FAILED
     try:
         close_all_but(keep)
-        restore_signals()
         status = main()
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else CHILD_FAILED
@@ -111,7 +110,7 @@ def close_all_but(keep: Iterable[int]) -> None:
 
 
 def restore_signals() -> None:
-    """Give every signal its default action and unblock all, as a new program expects."""
+    """Give every signal its default action and unblock all, as a program to execute expects."""
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             try:
