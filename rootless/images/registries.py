@@ -95,7 +95,9 @@ def _match(name: str, prefix: str) -> int:
     if prefix.startswith("*."):
         host = name.partition("/")[0].rpartition(":")[0] or name.partition("/")[0]
         return len(host) if host.endswith(prefix[1:]) else 0
-    if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in ("", "/", ":", "@"):
+    # After a host, a colon would begin a port: another registry.
+    separators = ("", "/", ":", "@") if "/" in prefix else ("/",)
+    if name.startswith(prefix) and name[len(prefix) : len(prefix) + 1] in separators:
         return len(prefix)
     return 0
 

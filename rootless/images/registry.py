@@ -16,6 +16,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from types import TracebackType
 
 import httpx
@@ -122,7 +123,6 @@ class EndpointClient:
         self._bases = [f"{scheme}://{host}/v2/{self._reference.repository}" for scheme in schemes]
         self._reached = False
         self._authorization: str | None = None
-        self._client = _http_client(verify=not endpoint.insecure)
 
     async def __aenter__(self) -> EndpointClient:
         return self
@@ -133,7 +133,13 @@ class EndpointClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._client.aclose()
+        if "_client" in self.__dict__:
+            await self._client.aclose()
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        # Made when the endpoint is first asked: loading the system's authorities takes 20 ms.
+        return _http_client(verify=not self._insecure)
 
     async def manifest(self, digest: str | None = None) -> bytes:
         """Return a manifest or index, at most 4 MiB; one asked for by digest is verified."""
@@ -328,10 +334,7 @@ def _failure(failures: list[tuple[EndpointClient, RegistryError]]) -> RlError:
 def _http_client(verify: bool) -> httpx.AsyncClient:
     """Proxies come from the environment, as do SSL_CERT_FILE and SSL_CERT_DIR."""
     # The system's authorities, not certifi's: a site adds its own to the former.
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = ssl.create_default_context() if verify else _unverified()
     try:
         return httpx.AsyncClient(
             verify=context,
@@ -343,6 +346,13 @@ def _http_client(verify: bool) -> httpx.AsyncClient:
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise RlError(f"cannot use the proxy that the environment names: {error}") from None
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def wait_before_next(attempt: int, asked: float | None) -> float | None:
