@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import ssl
@@ -312,10 +313,12 @@ class EndpointClient:
             raise _Transient(f"it answers {_status(response)}{detail}", wait)
         if status in (401, 403):
             raise RegistryError(f"access denied{detail}{self._login_hint()}")
-        if status == 404 and path.startswith("manifests/"):
-            raise RegistryError(f"{self._reference.repository} has no {path.partition('/')[2]}")
+        kind, _, name = path.partition("/")
+        if status == 404 and kind == "manifests":
+            separator = "@" if ":" in name else ":"
+            raise RegistryError(f"it has no {self._reference.repository}{separator}{name}")
         if status == 404:
-            raise RegistryError(f"{path.partition('/')[2]}, a part of the image, is missing")
+            raise RegistryError(f"{name}, a part of the image, is missing")
         raise RegistryError(f"it answers {_status(response)}{detail}")
 
     def _login_hint(self) -> str:
@@ -435,7 +438,8 @@ def _reason(error: httpx.TransportError) -> str:
             "HTTP_REQUEST",
         ):
             return "it speaks no TLS (if that is right: insecure = true in registries.conf)"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:
+            # trio repeats the address in strerror; name resolution has numbers of its own.
+            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or str(cause)
         cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__

@@ -110,11 +110,12 @@ def test_both_printed_forms_mean_the_same_image(text: str) -> None:
 @given(st.text(st.sampled_from("aA0./:@-_[]\n é"), max_size=40))
 def test_any_text_is_a_name_or_is_refused_in_one_line(text: str) -> None:
     try:
-        reference = Reference.parse(text)
+        printed = str(Reference.parse(text))
     except RlError as error:
-        assert "\n" not in str(error)
+        printed = str(error)
     else:
-        assert Reference.parse(str(reference)) == reference
+        assert str(Reference.parse(printed)) == printed
+    assert "\n" not in printed
 
 
 def test_names_are_read_without_loading_anything_slow() -> None:
