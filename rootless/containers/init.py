@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
-
 from rootless.containers import rootfs, users
 from rootless.containers.channel import Channel
 from rootless.containers.spec import Spec, read_extra

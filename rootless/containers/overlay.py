@@ -38,16 +38,19 @@ def start(directories: Directories) -> tuple[process.Child, Channel]:
 
 def _main(directories: Directories, channel: Channel) -> int:
     syscalls.set_process_name("rl-overlay")
-    # Out of the terminal's reach: ^C is for the container, which may ignore it.
+    # Its end is its mount's, or the supervisor's; whoever wants the container to
+    # stop tells the supervisor, and a signal for all of us must not come first here.
     os.setsid()
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     log = os.open(directories.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     for fd, source in ((0, null), (1, null), (2, log)):
         os.dup2(source, fd)
     import trio
-    from fuse_overlay.server import serve
 
     from fuse_overlay.overlay import Overlay
+    from fuse_overlay.server import serve
 
     _, fds = channel.receive()
     if not fds:

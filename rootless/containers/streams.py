@@ -61,25 +61,30 @@ class Output:
     """Copies ``source`` to ``sink``, waiting for the sink as any program does."""
 
     def __init__(self, source: int, sink: int) -> None:
-        self.source = source
+        self._source = source
         self._sink = sink
 
     def advance(self) -> bool:
         """Copy what is ready; False at the end, or when nobody reads the sink any more."""
         try:
-            data = os.read(self.source, _CHUNK)
-            pending = data
-            while pending:
-                pending = pending[os.write(self._sink, pending) :]
+            data = os.read(self._source, _CHUNK)
+            _write_all(self._sink, data)
         except BlockingIOError:
             return True
         except OSError:
             # EIO: the last process that had the terminal is gone. EPIPE: our reader is gone,
             # which the container learns when it writes to the pipe that is closed here.
-            data = b""
-        if not data:
-            os.close(self.source)
+            return False
         return bool(data)
+
+
+def _write_all(sink: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(sink, data) :]
+        except BlockingIOError:
+            # Whoever shares the descriptor with us has set it so.
+            wait({sink: select.POLLOUT})
 
 
 class Streams:
@@ -155,13 +160,20 @@ class Streams:
         """Copy what is ready."""
         for fd in self.outputs.keys() & ready:
             if not self.outputs[fd].advance():
-                del self.outputs[fd]
-                if fd == self._master:
-                    self._input = None
-                    self._master = -1
+                self._end(fd)
         source = self._input
         if source is not None and source.interest()[0] in ready and not source.advance():
             self._input = None
+            if self._master >= 0:
+                # Our terminal is gone: the container's is hung up in turn.
+                self._end(self._master)
+
+    def _end(self, source: int) -> None:
+        os.close(source)
+        del self.outputs[source]
+        if source == self._master:
+            self._input = None
+            self._master = -1
 
 
 def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:

@@ -85,7 +85,10 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
             try:
                 following = open_in_root(root, done)
             except FileNotFoundError:
-                os.mkdir(name, mode, dir_fd=current)
+                try:
+                    os.mkdir(name, mode, dir_fd=current)
+                except FileExistsError:
+                    raise _dangling(done) from None
                 following = open_in_root(root, done)
             os.close(current)
             current = following
@@ -108,8 +111,7 @@ def make_target(root: int, path: str, directory: bool) -> int:
             flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
         except FileExistsError:
-            # A dangling symlink: its target would have to be made, wherever it points.
-            raise OSError(errno.ELOOP, "a symlink that leads nowhere", path) from None
+            raise _dangling(path) from None
         finally:
             os.close(parent_fd)
         return open_in_root(root, path)
@@ -118,6 +120,11 @@ def make_target(root: int, path: str, directory: bool) -> int:
         number = errno.ENOTDIR if directory else errno.EISDIR
         raise OSError(number, os.strerror(number), path)
     return target
+
+
+def _dangling(path: str) -> OSError:
+    # What it names would have to be made, wherever that is: nobody asked for it.
+    return OSError(errno.ELOOP, "there is a symlink that leads nowhere", path)
 
 
 def bind(source: str, target: int, options: Options) -> None:

@@ -1,0 +1,98 @@
+"""A container's terminal, driven as a person drives it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pexpect
+
+from tests.support.runner import Rl
+
+PROMPT = "READY> "
+
+
+@contextmanager
+def shell(rl: Rl, *options: str) -> Iterator[pexpect.spawn[str]]:
+    """Start an interactive shell in a container, in a terminal of 101 columns and 33 rows."""
+    command = [*rl.command, "run", "--rm", "-it", "-e", f"PS1={PROMPT}", *options, "alpine", "sh"]
+    terminal: pexpect.spawn[str] = pexpect.spawn(
+        command[0], command[1:], env=os.environ | rl.environment, encoding="utf-8",
+        timeout=30, dimensions=(33, 101), echo=True,
+    )  # fmt: skip
+    try:
+        terminal.expect(PROMPT)
+        yield terminal
+    finally:
+        terminal.close(force=True)
+
+
+def answer(terminal: pexpect.spawn[str], command: str) -> str:
+    """Return what a command prints, without its echo."""
+    terminal.sendline(command)
+    terminal.expect(PROMPT)
+    assert terminal.before is not None
+    return terminal.before.split("\r\n", 1)[1].replace("\x1b[6n", "").rstrip("\r\n")
+
+
+def test_terminal_is_a_real_one_with_the_size_of_ours(rl: Rl) -> None:
+    with shell(rl) as terminal:
+        assert answer(terminal, "stty size; tty; echo $TERM; test -c /dev/console && echo yes") == (
+            "33 101\r\n/dev/pts/0\r\nxterm\r\nyes"
+        )
+
+
+def test_window_size_follows_ours(rl: Rl) -> None:
+    with shell(rl) as terminal:
+        script = 'trap "stty size" WINCH; echo waiting; while :; do sleep 0.1; done'
+        terminal.sendline(f"sh -c {shlex.quote(script)}")
+        terminal.expect("waiting\r\n")
+        terminal.setwinsize(40, 120)
+        terminal.expect_exact("40 120")
+
+
+def test_interrupt_key_reaches_the_command_and_not_us(rl: Rl) -> None:
+    with shell(rl) as terminal:
+        terminal.sendline("echo sleeping; sleep 1000")
+        terminal.expect("sleeping\r\n")
+        terminal.sendintr()
+        terminal.expect(PROMPT)
+        assert answer(terminal, "echo alive") == "alive"
+
+
+def test_exit_code_comes_through_and_the_terminal_is_as_before(rl: Rl) -> None:
+    command = shlex.join([*rl.command, "run", "--rm", "-it", "alpine", "sh", "-c", "exit 5"])
+    script = (
+        f'before=$(stty -g); {command}; echo "code $?"; [ "$(stty -g)" = "$before" ] && echo same'
+    )
+    found, status = pexpect.run(
+        f"sh -c {shlex.quote(script)}", env=os.environ | rl.environment,
+        withexitstatus=True, encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    assert (found.split("\r\n")[-3:-1], status) == (["code 5", "same"], 0)
+
+
+def test_user_of_the_container_owns_its_terminal(rl: Rl) -> None:
+    with shell(rl, "-u", "1000") as terminal:
+        assert answer(terminal, "echo works > $(tty); stat -c %u $(tty)") == "works\r\n1000"
+
+
+def test_terminal_is_refused_for_input_that_is_none(rl: Rl) -> None:
+    done = rl("run", "--rm", "-it", "alpine", "sh", check=False, input="exit\n")
+    assert (done.returncode, done.stderr) == (
+        125,
+        "rl: the input device is not a terminal (leave out -t)\n",
+    )
+
+
+def test_container_ends_with_our_terminal(rl: Rl) -> None:
+    master, slave = os.openpty()
+    command = ("run", "--rm", "-it", "alpine", "sh")
+    with rl.start(*command, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        assert os.read(master, 1)
+        os.close(master)
+        process.wait(30)
+    assert list((rl.root / "containers").iterdir()) == []
