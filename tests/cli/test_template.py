@@ -58,8 +58,8 @@ def render(source: str, value: Any = CONTAINER) -> str:
         ),
         ('{{index .NetworkSettings.Ports "80/tcp" 0 "HostPort"}}', "8080"),
         (
-            "{{range $p, $c := .NetworkSettings.Ports}}{{$p}}={{range $c}}{{.HostPort}}{{end}};{{end}}",
-            "443/tcp=;80/tcp=8080;",
+            "{{range $p, $c := .NetworkSettings.Ports}}{{$p}}{{with $c}}={{len .}}{{end}};{{end}}",
+            "443/tcp;80/tcp=1;",
         ),
         ("{{range .Mounts}}{{.Source}}:{{.Destination}} {{end}}", "/src:/dst /v:/data "),
         ("{{range .Config.Env}}{{println .}}{{end}}", "PATH=/usr/bin\nLANG=C\n"),

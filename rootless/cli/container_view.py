@@ -1,0 +1,286 @@
+"""Containers as `rl ps` and `rl inspect` show them, in Docker's field names.
+
+Pure: from a store's Container to rows and to a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from rootless.cli import filters
+from rootless.cli.output import Row, label_method, label_text, label_title, shorten
+from rootless.cli.template import Map
+from rootless.cli.template.values import quote
+from rootless.cli.units import ago, duration, local_time, parse_time
+from rootless.containers.spec import STOP_SIGNAL
+from rootless.containers.store import Container
+from rootless.containers.volumes import VolumeStore
+from rootless.errors import RlError
+from rootless.images.reference import Reference
+from rootless.kernel.mounts import PROPAGATIONS
+
+TITLES: Final = {
+    "ID": "CONTAINER ID",
+    "Names": "NAMES",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Labels": "LABELS",
+    "Label": label_title,
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Mounts": "MOUNTS",
+    "Networks": "NETWORKS",
+}
+COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+FILTERS: Final = ("ancestor", "exited", "id", "label", "name", "status")
+
+_STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+# What Go prints for a time that has not come.
+_NEVER: Final = "0001-01-01T00:00:00Z"
+
+
+def row(container: Container, *, truncate: bool, now: datetime) -> Row:
+    """Return one container's row; ``Label`` is a method, everything else text."""
+    extra = container.extra
+    command = " ".join(container.config["process"]["args"])
+    mounts = [mount.get("Name") or mount["Source"] for mount in _mounts(container)]
+    return {
+        "ID": container.id[:12] if truncate else container.id,
+        "Names": container.name,
+        "Image": _image_name(extra.image, truncate),
+        "Command": quote(shorten(command, 20) if truncate else command),
+        "CreatedAt": local_time(container.created),
+        "RunningFor": ago(container.created, now),
+        "Status": status(container, now),
+        "State": container.state.status,
+        "Ports": "",
+        "Labels": label_text(extra.labels),
+        "Label": label_method(extra.labels),
+        "LocalVolumes": str(len(extra.volumes)),
+        "Mounts": ",".join(shorten(mount, 15) if truncate else mount for mount in mounts),
+        "Networks": extra.request["network"],
+    }
+
+
+def status(container: Container, now: datetime) -> str:
+    """Return Docker's sentence: "Up 2 minutes", "Exited (0) 3 hours ago", "Created"."""
+    state = container.state
+    if state.status == "created":
+        return "Created"
+    if state.status == "running":
+        started = parse_time(state.started_at)
+        return f"Up {duration((now - started).total_seconds())}" if started else "Up"
+    since = f" {ago(state.finished_at, now)}" if state.finished_at else ""
+    return f"Exited ({state.exit_code}){since}"
+
+
+def _image_name(name: str, truncate: bool) -> str:
+    """Return the name as it was given; an ID among them in its short form."""
+    hexadecimal = name.removeprefix("sha256:")
+    if truncate and len(hexadecimal) == 64 and set(hexadecimal) <= set("0123456789abcdef"):
+        return hexadecimal[:12]
+    return name
+
+
+def shows_all(wanted: Mapping[str, list[str]]) -> bool:
+    """Tell whether filters ask for containers that do not run."""
+    return "status" in wanted or "exited" in wanted
+
+
+def selected(
+    container: Container, wanted: Mapping[str, list[str]], ancestors: frozenset[str]
+) -> bool:
+    """Tell whether the filters let a container through.
+
+    ``ancestors`` are the IDs of the images that the values of ``ancestor`` mean.
+    """
+    state = container.state
+    for value in wanted.get("status", ()):
+        if value not in _STATUSES:
+            raise RlError(f"invalid filter 'status={value}': there are {', '.join(_STATUSES)}")
+    for value in wanted.get("exited", ()):
+        if not value.lstrip("-").isdecimal():
+            raise RlError(f"invalid filter 'exited={value}': an exit status is a number")
+    names, ids = wanted.get("name"), wanted.get("id")
+    # Docker finds names with and without their slash.
+    return (
+        (not names or bool(filters.any_pattern(names).search(f"/{container.name}")))
+        and (not ids or bool(filters.any_pattern(ids).match(container.id)))
+        and ("status" not in wanted or state.status in wanted["status"])
+        and (
+            "exited" not in wanted
+            or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
+        )
+        and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
+        and filters.labels_match(wanted.get("label", ()), container.extra.labels)
+    )
+
+
+def _descends(container: Container, names: list[str], ids: frozenset[str]) -> bool:
+    extra = container.extra
+    return extra.image_id in ids or any(_same_name(extra.image, name) for name in names)
+
+
+def _same_name(first: str, second: str) -> bool:
+    try:
+        return Reference.parse(first) == Reference.parse(second)
+    except RlError:
+        return first == second
+
+
+def inspect(container: Container) -> dict[str, Any]:
+    """Return everything about a container, shaped as `docker inspect` prints it."""
+    spec, extra = container.config, container.extra
+    process = spec["process"]
+    return {
+        "Id": container.id,
+        "Created": container.created,
+        "Path": process["args"][0],
+        "Args": process["args"][1:],
+        "State": _state(container),
+        "Image": extra.image_id,
+        "ResolvConfPath": str(container.path / "resolv.conf"),
+        "HostnamePath": str(container.path / "hostname"),
+        "HostsPath": str(container.path / "hosts"),
+        "LogPath": "",
+        "Name": f"/{container.name}",
+        "RestartCount": 0,
+        "Driver": "fuse-overlay",
+        "Platform": "linux",
+        "AppArmorProfile": "",
+        "HostConfig": _host_config(container),
+        "GraphDriver": _graph_driver(container),
+        "Mounts": list(_mounts(container)),
+        "Config": {
+            "Hostname": spec["hostname"],
+            "Domainname": "",
+            "User": process["user"].get("username", ""),
+            "AttachStdin": extra.request["interactive"],
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "ExposedPorts": Map(),
+            "Tty": process["terminal"],
+            "OpenStdin": extra.request["interactive"],
+            "StdinOnce": extra.request["interactive"],
+            "Env": process["env"],
+            "Cmd": list(extra.command),
+            "Image": extra.image,
+            "Volumes": Map(
+                {mount["Destination"]: {} for mount in _mounts(container) if "Name" in mount}
+            ),
+            "WorkingDir": process["cwd"],
+            "Entrypoint": list(extra.entrypoint),
+            "Labels": Map(extra.labels),
+            "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
+        },
+        "NetworkSettings": {
+            "Ports": Map(),
+            "IPAddress": "",
+            "Gateway": "",
+            "MacAddress": "",
+            "Networks": Map(
+                {extra.request["network"]: {"IPAddress": "", "Gateway": "", "MacAddress": ""}}
+            ),
+        },
+    }
+
+
+def _state(container: Container) -> dict[str, Any]:
+    state = container.state
+    running = state.status == "running"
+    return {
+        "Status": state.status,
+        "Running": running,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": False,
+        "Dead": False,
+        "Pid": state.init.pid if running and state.init else 0,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started_at or _NEVER,
+        "FinishedAt": state.finished_at or _NEVER,
+    }
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    spec, request = container.config, container.extra.request
+    return {
+        "Binds": [
+            f"{mount['Name'] if mount['Type'] == 'volume' else mount['Source']}"
+            f":{mount['Destination']}:{'rw' if mount['RW'] else 'ro'}"
+            for mount in _mounts(container)
+            if mount["Type"] != "tmpfs"
+        ],
+        "NetworkMode": request["network"],
+        "PortBindings": Map(),
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": request["auto_remove"],
+        "CapAdd": [],
+        "CapDrop": [],
+        "CgroupnsMode": "private",
+        "IpcMode": "private",
+        "PidMode": "",
+        "UTSMode": "",
+        "UsernsMode": "",
+        "Init": request["init"],
+        "Privileged": False,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": spec["root"]["readonly"],
+        "SecurityOpt": ["no-new-privileges"] if spec["process"]["noNewPrivileges"] else [],
+        "Tmpfs": Map(
+            {
+                mount["target"]: ",".join(mount["options"])
+                for mount in request["mounts"]
+                if mount["kind"] == "tmpfs"
+            }
+        ),
+        "Memory": 0,
+        "NanoCpus": 0,
+        "PidsLimit": 0,
+        "MaskedPaths": spec["linux"]["maskedPaths"],
+        "ReadonlyPaths": spec["linux"]["readonlyPaths"],
+    }
+
+
+def _mounts(container: Container) -> Iterator[dict[str, Any]]:
+    """Yield what was mounted for the user or the image, not what every container has."""
+    root = container.path.parent.parent
+    volumes = {str(VolumeStore(root).path(name)): name for name in container.extra.volumes}
+    asked = {mount["target"] for mount in container.extra.request["mounts"]}
+    for mount in container.config["mounts"]:
+        options = mount.get("options", [])
+        name = volumes.get(mount["source"])
+        if name is None and mount["destination"] not in asked:
+            continue
+        propagation = [option for option in options if option.removeprefix("r") in PROPAGATIONS]
+        yield {
+            "Type": "volume" if name else mount["type"],
+            **({"Name": name} if name else {}),
+            "Source": "" if mount["type"] == "tmpfs" else mount["source"],
+            "Destination": mount["destination"],
+            **({"Driver": "local"} if name else {}),
+            "Mode": "",
+            "RW": "ro" not in options,
+            "Propagation": propagation[0] if propagation else "rprivate",
+        }
+
+
+def _graph_driver(container: Container) -> dict[str, Any]:
+    layers = container.path.parent.parent / "layers"
+    lower = [str(layers / diff_id.removeprefix("sha256:")) for diff_id in container.extra.layers]
+    return {
+        "Name": "fuse-overlay",
+        "Data": Map(
+            LowerDir=":".join(reversed(lower)),
+            MergedDir=str(container.path / "merged"),
+            UpperDir=str(container.path / "upper"),
+            WorkDir=str(container.path / "work"),
+        ),
+    }

@@ -1,0 +1,94 @@
+"""`rl inspect`, `rl container inspect` and `rl image inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.settings import Settings, pass_settings
+
+_format = click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a template.')
+
+
+@click.command
+@_format
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look for these.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.both)
+@pass_settings
+def inspect(
+    settings: Settings, template: str | None, kind: str | None, names: tuple[str, ...]
+) -> int:
+    """Show all about containers and images."""
+    return _inspect(settings, [kind] if kind else ["container", "image"], names, template)
+
+
+@click.command("inspect")
+@_format
+@click.argument(
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+)
+@pass_settings
+def inspect_container(settings: Settings, template: str | None, names: tuple[str, ...]) -> int:
+    """Show all about containers."""
+    return _inspect(settings, ["container"], names, template)
+
+
+@click.command("inspect")
+@_format
+@click.argument(
+    "names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete.images
+)
+@pass_settings
+def inspect_image(settings: Settings, template: str | None, names: tuple[str, ...]) -> int:
+    """Show all about images."""
+    return _inspect(settings, ["image"], names, template)
+
+
+def _inspect(
+    settings: Settings, kinds: list[str], names: tuple[str, ...], template: str | None
+) -> int:
+    """Print what is found, then complain about what is not, as Docker does."""
+    import json
+
+    from rootless.cli.report import for_each
+    from rootless.cli.template import Template
+
+    root = settings.root
+    # Parsed first: a mistake in it is one, however many names follow.
+    parsed = Template(template) if template and template != "json" else None
+    found: list[dict[str, Any]] = []
+    status = for_each(names, lambda name: found.append(_look_up(root, kinds, name)))
+    if parsed:
+        for value in found:
+            click.echo(parsed.render(value))
+    elif template:
+        click.echo(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+    else:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=4))
+    return status
+
+
+def _look_up(root: Path, kinds: list[str], name: str) -> dict[str, Any]:
+    from rootless.errors import ContainerNotFound, ImageNotFound, RlError
+
+    if "container" in kinds:
+        from rootless.cli import container_view
+        from rootless.containers.store import ContainerStore
+
+        try:
+            return container_view.inspect(ContainerStore(root).get(name))
+        except ContainerNotFound:
+            if kinds == ["container"]:
+                raise
+    from rootless.cli import image_view
+    from rootless.images.store import ImageStore
+
+    try:
+        return image_view.inspect(ImageStore(root).find(name), root)
+    except ImageNotFound:
+        if kinds == ["image"]:
+            raise
+        raise RlError(f"no such container or image: {name}") from None

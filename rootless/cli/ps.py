@@ -1,0 +1,80 @@
+"""`rl ps`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli.settings import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command
+@click.option("-a", "--all", "everything", is_flag=True, help="Show those that do not run, too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@click.option("-l", "--latest", is_flag=True, help="Show the one made last.")
+@click.option("-n", "--last", type=int, default=-1, metavar="N", help="Show the N made last.")
+@click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
+@click.option(
+    "-f",
+    "--filter",
+    "conditions",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Show some, by ancestor, exited, id, label, name or status.",
+)
+@pass_settings
+def ps(
+    settings: Settings,
+    everything: bool,
+    quiet: bool,
+    no_trunc: bool,
+    latest: bool,
+    last: int,
+    template: str | None,
+    conditions: tuple[str, ...],
+) -> None:
+    """List containers."""
+    from rootless.cli import container_view, filters
+    from rootless.cli.output import render
+    from rootless.containers.store import ContainerStore
+
+    root = settings.root
+    wanted = filters.parse(conditions, container_view.FILTERS)
+    ancestors = _image_ids(root, wanted["ancestor"]) if "ancestor" in wanted else frozenset()
+    containers = [
+        container
+        for container in ContainerStore(root).list()
+        if container_view.selected(container, wanted, ancestors)
+    ]
+    count = 1 if latest else last
+    if count >= 0:
+        containers = containers[:count]
+    elif not everything and not container_view.shows_all(wanted):
+        containers = [container for container in containers if container.state.status == "running"]
+    now = datetime.now(UTC)
+    rows = [
+        container_view.row(container, truncate=not no_trunc, now=now) for container in containers
+    ]
+    if quiet and not template:
+        template = "{{.ID}}"
+    click.echo(render(rows, container_view.TITLES, container_view.COLUMNS, template), nl=False)
+
+
+def _image_ids(root: Path, names: list[str]) -> frozenset[str]:
+    """Return the IDs of the images that ``names`` mean; a name that means none is no error."""
+    from rootless.errors import RlError
+    from rootless.images.store import ImageStore
+
+    found = set()
+    for name in names:
+        try:
+            found.add(ImageStore(root).find(name).id)
+        except RlError:
+            continue
+    return frozenset(found)

@@ -1,0 +1,40 @@
+"""`rl rm`."""
+
+from __future__ import annotations
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.settings import Settings, pass_settings
+
+
+@click.command
+@click.option("-f", "--force", is_flag=True, help="Kill containers that run.")
+@click.option("-v", "--volumes", is_flag=True, help="Remove their anonymous volumes, too.")
+@click.argument(
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+)
+@pass_settings
+def rm(settings: Settings, force: bool, volumes: bool, names: tuple[str, ...]) -> int:
+    """Remove containers."""
+    from rootless.cli.report import complain, for_each
+    from rootless.containers.remove import remove
+    from rootless.containers.store import ContainerStore
+    from rootless.errors import ContainerNotFound
+
+    root = settings.root
+    store = ContainerStore(root)
+
+    def remove_one(name: str) -> None:
+        try:
+            container = store.get(name)
+        except ContainerNotFound as error:
+            # Docker's rule: what is not there is as good as removed.
+            if not force:
+                raise
+            complain(str(error))
+            return
+        remove(root, container, force=force, volumes=volumes)
+        click.echo(name)
+
+    return for_each(names, remove_one)
