@@ -1,8 +1,7 @@
-"""Files of a lower layer with several names that were copied up: what keeps all their names one
-file.
+"""What keeps the names of a lower file with several names one file after it was copied up.
 
-Owns WORK/links: for each such file one more link to its upper copy, named `INO-CTIME.DIFFERENCE` in
-hexadecimal after the lower file's inode number and change time; the difference is what its link
+Owns WORK/links: for each such file one more link to its upper copy, named
+`LAYER-INO-CTIME.DIFFERENCE` in hexadecimal after the lower file; the difference is what its link
 count in the overlay exceeds that of the upper copy by. A lower name that has no upper entry finds
 the copy here, also after a remount. Called by `tree` and `upper`.
 """
@@ -12,11 +11,12 @@ import os
 from fuse_overlay.workdir import make_directory
 
 
-def link_key(status: os.stat_result) -> bytes:
-    """The change time is in it so that another file which later has the number is not taken for
-    this one.
+def link_key(layer: int, status: os.stat_result) -> bytes:
+    """Identify a lower file, also after a remount of the same layers.
+
+    By its change time as well, so that a file which later has its number is not taken for it.
     """
-    return b"%x-%x" % (status.st_ino, status.st_ctime_ns)
+    return b"%x-%x-%x" % (layer, status.st_ino, status.st_ctime_ns)
 
 
 class Links:

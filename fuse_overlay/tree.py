@@ -215,14 +215,11 @@ class Tree:
 
     def _linked_copy(self, layer: int, status: os.stat_result) -> File | None:
         """The copy that was made of a lower file through another of its names."""
-        if (
-            self._links is None
-            or layer == UPPER
-            or status.st_nlink == 1
-            or link_key(status) not in self._links
-        ):
+        if self._links is None or layer == UPPER or status.st_nlink == 1:
             return None
-        key = link_key(status)
+        key = link_key(layer, status)
+        if key not in self._links:
+            return None
         copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
         file = self.inodes.find((UPPER, copy.st_dev, copy.st_ino))
         if file is None:

@@ -9,7 +9,8 @@ found; called by `overlay`.
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fuse_overlay.copyup import copy_data, copy_metadata
 from fuse_overlay.inodes import Directory, File, Inode
@@ -19,6 +20,8 @@ from fuse_overlay.merge import OPAQUE_ATTRIBUTE, OPAQUE_MARKER, UPPER, Kind
 from fuse_overlay.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory, empty, make_whiteout
+
+_DEFAULT_ACL = "system.posix_acl_default"
 
 Maker = Callable[[int, bytes], None]
 """Makes a new object, complete with owner and mode, under a name in a directory descriptor."""
@@ -140,7 +143,7 @@ class Upper:
             self._publish(temporary, parent, name)
             self._names(parent)[name] = Kind.OTHER
         else:
-            key = link_key(status)
+            key = link_key(file.layer, status)
             self._links.add(self._work.fd, temporary, key, links - 1)
             copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
             self._inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
@@ -224,26 +227,44 @@ class Upper:
         names = self._names(parent)
         target = self._tree.directory_fd(parent, UPPER)
         if names.get(name) is Kind.WHITEOUT:
-            temporary = self._work.temporary()
-            try:
-                make(self._work.fd, temporary)
+            with self._staging(target) as (directory, temporary):
+                make(directory, temporary)
                 if kind is Kind.DIRECTORY:
-                    fd = open_directory(temporary, self._work.fd)
+                    fd = open_directory(temporary, directory)
                     try:
                         make_opaque(fd)
                     finally:
                         os.close(fd)
-                    renameat2(self._work.fd, temporary, target, name, RENAME_EXCHANGE)
-                    os.unlink(temporary, dir_fd=self._work.fd)
+                    renameat2(directory, temporary, target, name, RENAME_EXCHANGE)
                 else:
-                    os.rename(temporary, name, src_dir_fd=self._work.fd, dst_dir_fd=target)
-            except BaseException:
-                self._work.remove(temporary)
-                raise
+                    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=target)
         else:
             make(target, name)
         names[name] = kind
         return os.stat(name, dir_fd=target, follow_symlinks=False)
+
+    @contextmanager
+    def _staging(self, parent: int) -> Iterator[tuple[int, bytes]]:
+        """A place, (directory, name), to make what is to appear in `parent`, cleared at the end.
+
+        A new object inherits the default ACL of the directory that it is made in, so one like that
+        of `parent` is made where needed.
+        """
+        temporary = self._work.temporary()
+        try:
+            acl = _default_acl(parent)
+            if acl is None:
+                yield self._work.fd, temporary
+                return
+            os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
+            fd = open_directory(temporary, self._work.fd)
+            try:
+                os.setxattr(descriptor_path(fd), _DEFAULT_ACL, acl)
+                yield fd, b"new"
+            finally:
+                os.close(fd)
+        finally:
+            self._work.remove(temporary)
 
     def link(self, file: File, parent: Directory, name: bytes) -> None:
         """Give a file one more name, which nothing has."""
@@ -516,3 +537,12 @@ def make_opaque(directory: int) -> None:
         os.close(
             os.open(OPAQUE_MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
         )
+
+
+def _default_acl(directory: int) -> bytes | None:
+    try:
+        return os.getxattr(descriptor_path(directory), _DEFAULT_ACL)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return None
+        raise

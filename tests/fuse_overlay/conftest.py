@@ -1,0 +1,16 @@
+"""Ends what the tests of the overlay share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuse_overlay.support import close_user_namespace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_namespace() -> Iterator[None]:
+    """Let the user namespace that tests ran in go at the end."""
+    yield
+    close_user_namespace()
