@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Final
 
 import click
@@ -92,6 +93,9 @@ def group(settings: Settings, root: str | None, debug: bool) -> None:
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names and labels may hold bytes that are no text; in JSON this is their right escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(execute(sys.argv[1:]))
 
 
@@ -118,6 +122,7 @@ def execute(arguments: Sequence[str]) -> int:
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _explain(error, f"{where}{error.strerror or error}", settings.debug, hint=True)
+        _forget_output()
         return _FAILED
     except Exception as error:
         message = f"internal error: {type(error).__name__}: {error}"
@@ -126,7 +131,7 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception, message: str, debug: bool, hint: bool = False) -> None:
-    from rootless.cli.text import printable
+    from rootless.cli.report import complain
 
     if debug:
         import traceback
@@ -134,11 +139,11 @@ def _explain(error: Exception, message: str, debug: bool, hint: bool = False) ->
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     elif hint:
         message += " (run `rl --debug …` for details)"
-    click.echo(f"rl: {printable(message)}", err=True)
+    complain(message)
 
 
 def _forget_output() -> None:
-    """Let the interpreter's own last flush of stdout find a place to write to."""
+    """Let the interpreter's own last flush find a place for what could not be written."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

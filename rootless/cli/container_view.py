@@ -16,7 +16,6 @@ from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
 from rootless.containers.spec import STOP_SIGNAL
 from rootless.containers.store import Container
-from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.images.reference import Reference
 from rootless.kernel.mounts import PROPAGATIONS
@@ -49,7 +48,11 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
     """Return one container's row; ``Label`` is a method, everything else text."""
     extra = container.extra
     command = " ".join(container.config["process"]["args"])
-    mounts = [mount.get("Name") or mount["Source"] for mount in _mounts(container)]
+    mounts = [
+        mount.get("Name") or mount["Source"]
+        for mount in _mounts(container)
+        if mount["Type"] != "tmpfs"
+    ]
     return {
         "ID": container.id[:12] if truncate else container.id,
         "Names": container.name,
@@ -171,9 +174,7 @@ def inspect(container: Container) -> dict[str, Any]:
             "Env": process["env"],
             "Cmd": list(extra.command),
             "Image": extra.image,
-            "Volumes": Map(
-                {mount["Destination"]: {} for mount in _mounts(container) if "Name" in mount}
-            ),
+            "Volumes": Map({target: {} for target in extra.volumes}),
             "WorkingDir": process["cwd"],
             "Entrypoint": list(extra.entrypoint),
             "Labels": Map(extra.labels),
@@ -251,21 +252,20 @@ def _host_config(container: Container) -> dict[str, Any]:
 
 def _mounts(container: Container) -> Iterator[dict[str, Any]]:
     """Yield what was mounted for the user or the image, not what every container has."""
-    root = container.path.parent.parent
-    volumes = {str(VolumeStore(root).path(name)): name for name in container.extra.volumes}
-    asked = {mount["target"] for mount in container.extra.request["mounts"]}
+    extra = container.extra
+    asked = {mount["target"] for mount in extra.request["mounts"]}
     for mount in container.config["mounts"]:
-        options = mount.get("options", [])
-        name = volumes.get(mount["source"])
-        if name is None and mount["destination"] not in asked:
+        target, options = mount["destination"], mount.get("options", [])
+        volume = extra.volumes.get(target)
+        if volume is None and target not in asked:
             continue
         propagation = [option for option in options if option.removeprefix("r") in PROPAGATIONS]
         yield {
-            "Type": "volume" if name else mount["type"],
-            **({"Name": name} if name else {}),
+            "Type": "volume" if volume else mount["type"],
+            **({"Name": volume} if volume else {}),
             "Source": "" if mount["type"] == "tmpfs" else mount["source"],
-            "Destination": mount["destination"],
-            **({"Driver": "local"} if name else {}),
+            "Destination": target,
+            **({"Driver": "local"} if volume else {}),
             "Mode": "",
             "RW": "ro" not in options,
             "Propagation": propagation[0] if propagation else "rprivate",
