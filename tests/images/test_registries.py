@@ -209,7 +209,7 @@ def test_the_users_own_file_stands_for_all_of_the_systems(
         ("[[registry]]\nprefix = '*.a.org/x'\nlocation = 'b.org'", "'*.' stands before"),
         ("[[registry]]\nlocation = 'h.org'\n[[registry.mirror]]\ninsecure = true", "no location"),
         (
-            "[[registry]]\nlocation = 'h.org'\nmirror = [{location = 'm.org', pull-from-mirror = 1}]",
+            "[[registry]]\nlocation='h.org'\nmirror = [{location='m.org', pull-from-mirror=1}]",
             "pull-from-mirror is one of",
         ),
         ("[registry]\nlocation = 'h.org'", "written as [[…registry]]"),
