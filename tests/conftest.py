@@ -6,9 +6,11 @@ They are session-wide and lazy: what no test asks for is not made.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,25 @@ from tests.support.runner import Rl
 # No test depends on time, and the tree that holds the tests cannot be written.
 settings.register_profile("rl", deadline=None, database=None, derandomize="CI" in os.environ)
 settings.load_profile("rl")
+
+
+LONGEST_TEST = 900
+"""Seconds after which a test counts as hung."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Fail a test that hangs. By a signal: a watching thread would be lost in what we fork."""
+
+    def hung(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the test hangs: it took more than {LONGEST_TEST} seconds")
+
+    signal.signal(signal.SIGALRM, hung)
+    signal.alarm(LONGEST_TEST)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

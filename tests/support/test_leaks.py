@@ -28,6 +28,9 @@ def sleeper(**options: object) -> subprocess.Popen[bytes]:
 def found(directory: Path, process: subprocess.Popen[bytes]) -> list[str]:
     """Return what is found while the process lives; end it."""
     try:
+        # Its arguments and environment come a moment after Popen returns.
+        while Path(f"/proc/{process.pid}/cmdline").read_bytes() != b"sleep\x001000\x00":
+            assert process.poll() is None
         return leaks.processes(directory)
     finally:
         process.kill()
@@ -55,8 +58,6 @@ def test_a_process_with_a_mount_of_the_directory_in_a_namespace_of_its_own_is_fo
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"ready\n"
-    while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
-        pass
     assert found(directory, process) == [f"{process.pid} sleep 1000 "]
 
 
