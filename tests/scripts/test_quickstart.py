@@ -29,7 +29,12 @@ def shows_a_container(output: str) -> bool:
     """Tell whether the output is that of a root, a process table and a file system of its own."""
     return all(
         sign in output
-        for sign in ("BusyBox of the host", "uid=0(root) gid=0(root)", "    1 root ", "fuse")
+        for sign in (
+            "BusyBox of the host",
+            "uid=0(root) gid=0(root)",
+            "    1 root     ps\n",
+            "fuse-overlay",
+        )
     )
 
 
@@ -45,7 +50,7 @@ def test_a_plain_user_sees_a_container_from_the_registry_or_else_from_the_host(
     fresh_rl: Rl, registry: Registry
 ) -> None:
     done = quickstart(plain_user(fresh_rl))
-    assert "$ rl run --rm alpine sh" in done.stdout
+    assert "$ rl run --rm alpine ps\n" in done.stdout
     assert shows_a_container(done.stdout), done.stdout
     assert "no registry" not in done.stderr
 
@@ -55,7 +60,7 @@ def test_a_plain_user_sees_a_container_from_the_registry_or_else_from_the_host(
         '[[registry]]\nprefix = "docker.io"\nlocation = "127.0.0.1:1"\ninsecure = true\n'
     )
     done = quickstart(plain_user(fresh_rl))
-    assert "$ rl run --rm localhost/busybox:latest sh" in done.stdout
+    assert "$ rl run --rm localhost/busybox:latest ps\n" in done.stdout
     assert shows_a_container(done.stdout), done.stdout
     assert "no registry can be reached" in done.stderr
 
