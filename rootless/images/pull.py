@@ -1,13 +1,14 @@
 """From a name to an image in the store.
 
 Owns the order of a pull and what runs side by side: download, hash, write and
-unpack of up to three layers at once. Never makes anything visible that does
-not match its digest; never reads configuration inside the namespace. Called by
-the command line through ``pull_image``.
+unpack of up to three layers at once; and ROOT/pull.lock, by which processes
+take turns. Never makes anything visible that does not match its digest; never
+reads configuration inside the namespace. Called by the command line.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -93,8 +94,10 @@ def pull(
     any number of processes may do this at once. RlError is one line.
     """
     try:
-        with store.shared():
-            return trio.run(_Pull(store, reference, sources, platform, progress).run)
+        with store.shared(), open(store.root / "pull.lock", "ab") as turns:
+            return trio.run(
+                _Pull(store, reference, sources, platform, progress, turns.fileno()).run
+            )
     except BaseExceptionGroup as group:
         raise _first(group, reference) from None
     except RlError as error:
@@ -131,7 +134,9 @@ class _Pull:
         sources: Sequence[Source],
         platform: Platform | None,
         progress: Progress,
+        turns: int,
     ) -> None:
+        self._turns = turns
         self._store = store
         self._reference = reference
         self._sources = sources
@@ -238,12 +243,40 @@ class _Pull:
     def _has(self, diff_id: str, layer: Descriptor) -> bool:
         return self._store.has_layer(diff_id) and self._store.has_blob(layer.digest)
 
+    @asynccontextmanager
+    async def _turn(self, layer: Descriptor) -> AsyncIterator[None]:
+        """Be the only process that brings a layer, so that jobs started at once fetch it once.
+
+        Nothing but waste would come of two. The lock is a byte of one file:
+        it leaves no garbage, and it goes when its process ends in any way.
+        """
+        byte = int(layer.digest[-15:], 16)
+        while True:
+            try:
+                fcntl.lockf(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+                break
+            except BlockingIOError:
+                await trio.sleep(0.05)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turns, fcntl.LOCK_UN, 1, byte)
+
     async def _layer(
         self, repository: Repository, diff_id: str, layer: Descriptor, running: trio.Semaphore
     ) -> None:
-        """Bring one layer into the store: its blob, its tree, or both."""
+        try:
+            async with self._turn(layer):
+                await self._bring(repository, diff_id, layer)
+            self._progress.completed(layer)
+        finally:
+            running.release()
+
+    async def _bring(self, repository: Repository, diff_id: str, layer: Descriptor) -> None:
+        """Bring what the store lacks of a layer: its blob, its tree, both or by now nothing."""
+        if self._has(diff_id, layer):
+            return
         with ExitStack() as stack:
-            stack.callback(running.release)
             blob = tree = None
             if not self._store.has_blob(layer.digest):
                 blob = stack.enter_context(self._store.write_blob(layer))
@@ -270,7 +303,6 @@ class _Pull:
                     await trio.to_thread.run_sync(blob.commit)
             if tree:
                 await trio.to_thread.run_sync(tree.commit)
-            self._progress.completed(layer)
 
     async def _from_store(self, layer: Descriptor, receive: Receive) -> None:
         with self._store.blob_path(layer.digest).open("rb") as file:

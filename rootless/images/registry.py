@@ -169,14 +169,18 @@ class EndpointClient:
         async def take(response: httpx.Response) -> None:
             nonlocal at
             skip = _skipped(response, at)
-            async for chunk in response.aiter_raw():
-                fresh = chunk[skip:]
-                skip -= len(chunk) - len(fresh)
-                if at + len(fresh) > descriptor.size:
-                    raise RegistryError(f"it sends more than the {descriptor.size} bytes of a blob")
-                if fresh:
-                    await receive(fresh)
-                    at += len(fresh)
+            try:
+                async for chunk in response.aiter_raw():
+                    fresh = chunk[skip:]
+                    skip -= len(chunk) - len(fresh)
+                    if at + len(fresh) > descriptor.size:
+                        raise RegistryError(f"it sends more than a blob's {descriptor.size} bytes")
+                    if fresh:
+                        await receive(fresh)
+                        at += len(fresh)
+            except httpx.TransportError:
+                if at < descriptor.size:
+                    raise
             if at < descriptor.size:
                 raise _Transient("it ended the transfer too early", None)
 

@@ -185,16 +185,24 @@ def test_a_tag_that_moved_is_followed_and_the_old_image_stays(
     assert image(fresh_rl, f"moving@{old.digest}").id == old.id
 
 
-def test_many_pulls_of_one_image_at_once_all_succeed(alpine: str, fresh_rl: Rl) -> None:
+def test_many_pulls_of_one_image_at_once_all_succeed_and_fetch_it_once(
+    registry: Registry, area: Path, fresh_rl: Rl
+) -> None:
+    push(registry, area, "crowd", Layer(files(a=os.urandom(5 << 20).hex())), Layer(files(b="b")))
+    before = len(registry.requests())
     pulls = [
-        fresh_rl.start("pull", alpine, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        fresh_rl.start("pull", "crowd", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(8)
     ]
     said = [process.communicate() for process in pulls]
     assert [process.returncode for process in pulls] == [0] * len(pulls), said
-    assert tree(fresh_rl, alpine)["etc/motd"] == "hello from busybox\n"
+    assert tree(fresh_rl, "crowd")["b"] == "b"
     assert unfinished(fresh_rl) == []
     assert len(ImageStore(fresh_rl.root).images()) == 1
+    asked = registry.requests()[before:]
+    config = image(fresh_rl, "crowd").id
+    blobs = [request for request in asked if "/blobs/" in request and config not in request]
+    assert len(blobs) == 2
 
 
 def test_a_blob_that_is_there_is_unpacked_without_the_registry(

@@ -234,13 +234,24 @@ def test_another_range_than_asked_for_is_refused() -> None:
 
 def test_a_blob_longer_than_announced_is_not_read_on() -> None:
     with serve(lambda request: request.answer(200, BLOB + b"more")) as fake:
-        fails(f"more than the {len(BLOB)} bytes", blob, fake.host)
+        fails(f"more than a blob's {len(BLOB)} bytes", blob, fake.host)
 
 
 def test_a_transfer_that_ends_too_early_is_given_up_in_the_end() -> None:
     with serve(lambda request: request.answer(200, BLOB[:1000])) as fake:
         fails("ended the transfer too early", blob, fake.host)
     assert len(fake.requests) == registry.ATTEMPTS
+
+
+def test_a_connection_that_breaks_after_the_last_byte_does_no_harm() -> None:
+    def behaviour(request: Request) -> None:
+        request.begin(200, len(BLOB) + 1)
+        request.send(BLOB)
+        request.hang_up()
+
+    with serve(behaviour) as fake:
+        assert blob(fake.host) == BLOB
+    assert len(fake.requests) == 1
 
 
 def test_a_transfer_that_moves_on_between_breaks_is_not_given_up() -> None:
