@@ -54,9 +54,8 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
         channel.send({"error": str(error), "exit_code": error.exit_code})
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        channel.send(
-            {"error": f"cannot set up the container: {error.strerror}{where}", "exit_code": FAILED}
-        )
+        text = f"cannot set up the container: {error.strerror}{where}"
+        channel.send({"error": text, "exit_code": FAILED, "errno": error.errno})
     return FAILED
 
 

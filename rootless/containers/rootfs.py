@@ -60,6 +60,9 @@ def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) ->
         finally:
             os.close(target_fd)
     except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            # The overlay server's end; the supervisor knows the cause.
+            raise
         raise RlError(
             f"cannot mount {source} on {target} in the container: {error.strerror}"
         ) from None

@@ -13,6 +13,7 @@ single-threaded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -90,7 +91,7 @@ def _run(containers: ContainerStore, container: Container, layers: list[Path]) -
         channel, theirs = Channel.pair()
         child = _clone(spec, streams, theirs)
         with _killed_at_the_end(child):
-            start = _Start(child, channel, server)
+            start = _Start(child, channel, server, Path(directories.log))
             userns.write_maps(child.pid, userns.user_maps())
             channel.send({"go": True})
             (fuse,) = start.expect("fuse")
@@ -128,10 +129,13 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
 class _Start:
     """PID 1, the overlay server, and what they tell until the command has been executed."""
 
-    def __init__(self, child: process.Child, channel: Channel, server: process.Child) -> None:
+    def __init__(
+        self, child: process.Child, channel: Channel, server: process.Child, log: Path
+    ) -> None:
         self.child = child
         self.channel = channel
         self._server = server
+        self._log = log
 
     def watched(self) -> dict[int, int]:
         """Return what to poll for, to learn of the server's end."""
@@ -142,10 +146,16 @@ class _Start:
         if self._server.running and wait(self.watched(), 0):
             status = self._server.wait()
             if status:
-                raise RlError(
-                    f"the container's file system server failed (status {status}, "
-                    "see overlay.log in the container's directory)"
-                )
+                raise RlError(f"the container's file system server failed: {self._reason(status)}")
+
+    def _reason(self, status: int) -> str:
+        if status > 128:
+            return f"it was killed by signal {status - 128}"
+        try:
+            lines = self._log.read_text(errors="replace").split("\n")
+        except OSError:
+            lines = []
+        return next((line for line in reversed(lines) if line.strip()), f"status {status}")
 
     def expect(self, what: str) -> list[int]:
         """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
@@ -158,6 +168,8 @@ class _Start:
 
     def failure(self, message: dict[str, Any] | None) -> RlError:
         """Return PID 1's error; if the server failed first, raise that, which is the cause."""
+        if message is not None and message.get("errno") == errno.ENOTCONN and self.watched():
+            wait(self.watched(), _SERVER_GRACE_SECONDS)
         self.check_server()
         if message is None:
             return RlError(f"the container could not be set up (status {self.child.wait()})")

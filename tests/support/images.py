@@ -86,7 +86,11 @@ def _bootstrap(work: Path, suite: str, sources: list[Path], options: list[str]) 
 
 
 def _additions(options: list[str]) -> dict[str, bytes | str]:
-    files: dict[str, bytes | str] = {
+    # With their directories: what an archive leaves out gets the time of its unpacking.
+    parents = ("etc", "etc/apt", "etc/apt/apt.conf.d", "etc/ssl", "etc/ssl/certs", "opt")
+    files: dict[str, bytes | str] = {f"{name}/": b"" for name in (*parents, "opt/kept")}
+    files |= {
+        "opt/emptied/": b"",
         "etc/apt/apt.conf.d/90host": "".join(f"{option};\n" for option in options),
         "opt/kept/old": "from the second layer\n",
         "opt/emptied/old": "hidden by the opaque directory of the third layer\n",
@@ -100,6 +104,7 @@ def _additions(options: list[str]) -> dict[str, bytes | str]:
 
 def _removals() -> dict[str, bytes | str]:
     return {
+        "opt/": b"",
         "opt/.wh.removed": b"",
         "opt/emptied/": b"",
         "opt/emptied/.wh..wh..opq": b"",

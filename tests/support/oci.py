@@ -91,6 +91,8 @@ def write_layout(
             "type": "layers",
             "diff_ids": ["sha256:" + hashlib.sha256(layer.tar).hexdigest() for layer in layers],
         },
+        # Podman builds on no image whose history and layers are not of one length.
+        "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "a test"} for _ in layers],
     }
     manifest = {
         "schemaVersion": 2,

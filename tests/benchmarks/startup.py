@@ -1,0 +1,214 @@
+"""How long a container takes to start and an image to pull: rl beside Podman, crun and umoci.
+
+Run it with ``scripts/benchmark startup [--rounds N]``, on a machine that does nothing else. The
+contestants take turns within each round; what is printed are the medians of all rounds, and their
+ratio to rl's. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import images, leaks
+from tests.support.registry import Registry, serve
+from tests.support.runner import Rl
+
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A command that is timed, and what has to be done before it each time."""
+
+    name: str
+    run: Step
+    prepare: Step = lambda: None
+
+
+def measure(contestants: list[Contestant], rounds: int) -> dict[str, float]:
+    """Return the median of each contestant's times in seconds, taken in turns."""
+    times: dict[str, list[float]] = {one.name: [] for one in contestants}
+    for number in range(rounds + 1):
+        for one in contestants:
+            one.prepare()
+            started = time.perf_counter()
+            one.run()
+            elapsed = time.perf_counter() - started
+            # The first round fills the caches.
+            if number:
+                times[one.name].append(elapsed)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def report(title: str, medians: dict[str, float]) -> None:
+    """Print a Markdown table; the first contestant is what the others are compared with."""
+    first = next(iter(medians.values()))
+    print(f"\n| {title} | median ms | ratio to rl |\n| --- | ---: | ---: |")
+    for name, median in medians.items():
+        print(f"| {name} | {median * 1000:.0f} | {median / first:.2f} |")
+
+
+def quietly(*command: str, env: dict[str, str] | None = None) -> None:
+    """Run a command that must succeed."""
+    done = subprocess.run(
+        command,
+        env=os.environ | (env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+
+
+class Podman:
+    """Podman on crun, with a store of its own."""
+
+    def __init__(self, directory: Path, registry: Registry, *options: str) -> None:
+        directory.mkdir()
+        self._base = ["podman", "--root", str(directory / "root"), "--runroot"]
+        self._base += [str(directory / "run"), "--runtime", "crun", "--storage-driver", "overlay"]
+        self._base += ["--cgroup-manager", "cgroupfs", *options]
+        configuration = directory / "registries.conf"
+        configuration.write_text(
+            f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n'
+        )
+        self._env = {
+            "CONTAINERS_REGISTRIES_CONF": str(configuration),
+            "TMPDIR": str(directory),
+        }
+
+    def __call__(self, *arguments: str) -> None:
+        quietly(*self._base, *arguments, env=self._env)
+
+
+@contextmanager
+def podman(registry: Registry, *options: str) -> Iterator[Podman]:
+    """Give out a Podman and clean up after it."""
+    directory = Path(tempfile.mkdtemp(prefix="rl-bench-"))
+    one = Podman(directory / "podman", registry, *options)
+    try:
+        yield one
+    finally:
+        one("system", "migrate")
+        leaks.remove_tree(directory)
+
+
+def crun_bundle(directory: Path, layout: Path) -> Path:
+    """Return a bundle for a rootless crun, its root unpacked by umoci."""
+    bundle = directory / "bundle"
+    quietly("umoci", "unpack", "--rootless", "--image", f"{layout}:latest", str(bundle))
+    (bundle / "config.json").unlink()
+    quietly("crun", "spec", "--rootless", f"--bundle={bundle}")
+    config = bundle / "config.json"
+    text = config.read_text().replace('"terminal": true', '"terminal": false')
+    config.write_text(text.replace('"sh"', '"true"'))
+    return bundle
+
+
+def startups(rl: Rl, peers: dict[str, Podman], image: str, bundle: Path) -> list[Contestant]:
+    """Return the contestants that run `true` in a new container and remove it."""
+    run = ("run", "--rm", "--network", "none")
+    found = [Contestant("rl run", lambda: void(rl(*run, "alpine", "true")))]
+    for name, peer in peers.items():
+        found.append(Contestant(f"podman run, {name}", bound(peer, *run, image, "true")))
+    crun = ("crun", "run", f"--bundle={bundle}", "benchmark")
+    found.append(Contestant("crun run (a directory as root)", lambda: quietly(*crun)))
+    return found
+
+
+def listings(rl: Rl, peer: Podman) -> list[Contestant]:
+    """Return the contestants that only look."""
+    return [
+        Contestant("rl ps -a", lambda: void(rl("ps", "-a"))),
+        Contestant("podman ps -a", bound(peer, "ps", "-a")),
+        Contestant("rl --help", lambda: void(rl("--help"))),
+        Contestant("podman --help", bound(peer, "--help")),
+    ]
+
+
+def pulls(
+    rl: Rl, peers: dict[str, Podman], registry: Registry, directory: Path
+) -> list[Contestant]:
+    """Return the contestants that fetch and unpack a Debian image of three layers."""
+    image = f"{registry.host}/library/debian"
+    found = [
+        Contestant(
+            "rl pull",
+            lambda: void(rl("pull", "-q", "debian")),
+            lambda: void(rl("rmi", "debian", check=False)),
+        )
+    ]
+    for name, peer in peers.items():
+        found.append(
+            Contestant(
+                f"podman pull, {name}",
+                bound(peer, "pull", "-q", image),
+                bound(peer, "rmi", "-f", "-i", image),
+            )
+        )
+    layout, bundle = directory / "copied", directory / "unpacked"
+
+    def clear() -> None:
+        leaks.remove_tree(layout)
+        leaks.remove_tree(bundle)
+
+    def copy_and_unpack() -> None:
+        source, options = f"docker://{image}", ("--src-tls-verify=false", "-q")
+        quietly("skopeo", "copy", *options, source, f"oci:{layout}:latest")
+        quietly("umoci", "unpack", "--rootless", "--image", f"{layout}:latest", str(bundle))
+
+    found.append(Contestant("skopeo copy, umoci unpack", copy_and_unpack, clear))
+    return found
+
+
+def bound(peer: Podman, *arguments: str) -> Step:
+    """Return a call of Podman to be made later."""
+    return lambda: peer(*arguments)
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    with ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix="rl-bench-"))
+        stack.callback(leaks.remove_tree, directory)
+        registry = stack.enter_context(serve(directory / "registry"))
+        layout = directory / "busybox"
+        images.busybox(layout)
+        registry.push(f"oci:{layout}:latest", "library/alpine")
+        cache = Path(os.environ.get("RL_TEST_CACHE") or Path.home() / ".cache/rl-tests")
+        registry.push(f"oci:{images.debian(cache)}:latest", "library/debian")
+        rl = Rl(directory / "rl", registry.host)
+        rl.prepare()
+        fuse = "overlay.mount_program=/usr/bin/fuse-overlayfs"
+        peers = {
+            "fuse-overlayfs": stack.enter_context(podman(registry, "--storage-opt", fuse)),
+            "kernel overlay": stack.enter_context(podman(registry)),
+        }
+        image = f"{registry.host}/library/alpine"
+        bundle = crun_bundle(directory, layout)
+        report("start", measure(startups(rl, peers, image, bundle), rounds))
+        report("look", measure(listings(rl, peers["kernel overlay"]), rounds))
+        report("pull", measure(pulls(rl, peers, registry, directory), max(3, rounds // 3)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
