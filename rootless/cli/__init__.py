@@ -26,7 +26,7 @@ _INTERRUPTED: Final = 130
 # What a program shows that wrote into a closed pipe: 128 + SIGPIPE.
 _BROKEN_PIPE: Final = 141
 
-_RUN: Final = Entry("rootless.cli.run:run", "Run a command in a new container")
+_RUN: Final = Entry("rootless.cli.run:run", "Run a command in a new container of an image")
 _PS: Final = Entry("rootless.cli.ps:ps", "List containers")
 _RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")

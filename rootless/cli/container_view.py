@@ -111,9 +111,8 @@ def selected(
         if not value.lstrip("-").isdecimal():
             raise RlError(f"invalid filter 'exited={value}': an exit status is a number")
     names, ids = wanted.get("name"), wanted.get("id")
-    # Docker finds names with and without their slash.
     return (
-        (not names or bool(filters.any_pattern(names).search(f"/{container.name}")))
+        (not names or _name_matches(container.name, names))
         and (not ids or bool(filters.any_pattern(ids).match(container.id)))
         and ("status" not in wanted or state.status in wanted["status"])
         and (
@@ -123,6 +122,12 @@ def selected(
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
         and filters.labels_match(wanted.get("label", ()), container.extra.labels)
     )
+
+
+def _name_matches(name: str, patterns: list[str]) -> bool:
+    # Docker finds names with and without their slash.
+    pattern = filters.any_pattern(patterns)
+    return bool(pattern.search(name) or pattern.search(f"/{name}"))
 
 
 def _descends(container: Container, names: list[str], ids: frozenset[str]) -> bool:
