@@ -275,8 +275,11 @@ class _Unpacker:
             if entry.sparse is None:
                 self._write(fd, entry.size)
             else:
+                end = 0
                 for offset, size in cast("Iterable[tuple[int, int]]", entry.sparse):
-                    os.lseek(fd, offset, os.SEEK_SET)
+                    if offset < end or not 0 <= size <= entry.size - offset:
+                        raise RlError("its sparse map makes no sense")
+                    end = os.lseek(fd, offset, os.SEEK_SET) + size
                     self._write(fd, size)
                 os.ftruncate(fd, entry.size)
             # In this order: a new owner clears setuid and capabilities.

@@ -87,17 +87,23 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def unpack(root: Path, data: bytes, media_type: str = TAR, diff_id: str | None = None) -> Tree:
+def unpack(
+    root: Path,
+    data: bytes,
+    media_type: str = TAR,
+    diff_id: str | None = None,
+    contents: bool = True,
+) -> Tree:
     """Unpack a layer into the store at ``root`` and return its tree; RlError as the store says."""
-    return userns.call(_unpack, root, data, media_type, diff_id or sha256(data))
+    return userns.call(_unpack, root, data, media_type, diff_id or sha256(data), contents)
 
 
-def _unpack(root: Path, data: bytes, media_type: str, diff_id: str) -> Tree:
+def _unpack(root: Path, data: bytes, media_type: str, diff_id: str, contents: bool) -> Tree:
     store = ImageStore(root)
     with store.shared(), store.unpack_layer(diff_id, media_type) as layer:
         feed(layer.fd, data)
         layer.commit()
-    return snapshot(store.layer_path(diff_id))
+    return snapshot(store.layer_path(diff_id), contents)
 
 
 def feed(fd: int, data: bytes) -> None:
@@ -108,29 +114,29 @@ def feed(fd: int, data: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
 
 
-def snapshot(root: Path, content_limit: int = 1 << 20) -> Tree:
-    """Return all below ``root``, which itself is ``.``; longer contents as their digest."""
-    return dict(_walk(os.fsencode(root), b".", content_limit))
+def snapshot(root: Path, contents: bool = True) -> Tree:
+    """Return all below ``root``, which itself is ``.``; contents over 64 KiB as their digest."""
+    return dict(_walk(os.fsencode(root), b".", contents))
 
 
-def _walk(root: bytes, name: bytes, limit: int) -> Iterator[tuple[bytes, Node]]:
+def _walk(root: bytes, name: bytes, contents: bool) -> Iterator[tuple[bytes, Node]]:
     path = os.path.join(root, name)
-    node = _node(path, limit)
+    node = _node(path, contents)
     yield os.path.normpath(name), node
     if node.kind == stat.S_IFDIR:
         for below in sorted(os.listdir(path)):
-            yield from _walk(root, os.path.join(name, below), limit)
+            yield from _walk(root, os.path.join(name, below), contents)
 
 
-def _node(path: bytes, limit: int) -> Node:
+def _node(path: bytes, contents: bool) -> Node:
     info = os.lstat(path)
     kind = stat.S_IFMT(info.st_mode)
     regular = kind == stat.S_IFREG
     content = b""
-    if regular:
+    if regular and contents:
         with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256") if info.st_size > limit else None
-            content = digest.digest() if digest else file.read()
+            long = info.st_size > 1 << 16
+            content = hashlib.file_digest(file, "sha256").digest() if long else file.read()
     xattrs = {
         name: os.getxattr(path, name, follow_symlinks=False)
         for name in os.listxattr(path, follow_symlinks=False)
