@@ -1,6 +1,7 @@
-"""The command `fuse-overlay`: fuse-overlayfs's options and mount.fuse3's way of calling; mounts,
-and goes to the background when the mount is ready. Never decides what the file system means. Called
-as a program.
+"""The command `fuse-overlay`: fuse-overlayfs's options and mount.fuse3's way of calling.
+
+Mounts, and goes to the background when the mount is ready. Never decides what the file system
+means. Called as a program.
 """
 
 import logging
@@ -34,8 +35,9 @@ class Arguments:
 
 
 def split_escaped(text: str, separator: str) -> list[str]:
-    """Split at `separator` where no backslash stands before it. Backslashes stay, but for those
-    before it.
+    """Split at `separator` where no backslash stands before it.
+
+    A backslash before the separator is taken away, all others stay for `unescape`.
     """
     parts = [""]
     characters = iter(text)
@@ -103,8 +105,9 @@ def parse(arguments: list[str]) -> Arguments:
 
 
 def main() -> NoReturn:
-    """Run the command line. Exits with 0 when the mount is ready (with -f: when it is gone), 1
-    after an error.
+    """Run the command line.
+
+    Exits with 0 when the mount is ready (with -f: when it is gone), 1 after an error.
     """
     try:
         arguments = parse(sys.argv[1:])
@@ -135,30 +138,30 @@ def _run(arguments: Arguments) -> None:
         arguments.lowers, arguments.upper, arguments.work, volatile=arguments.volatile
     )
     by_ourselves = _may_mount()
-    if by_ourselves:
-        fd = mount.open_device()
-        mount.mount(fd, mountpoint, read_only=arguments.read_only)
-        server.start(overlay, f"/dev/fd/{fd}", set())
-    else:
-        options = {"default_permissions", "fsname=fuse-overlay", "subtype=fuse-overlay"}
-        server.start(overlay, mountpoint, options | ({"ro"} if arguments.read_only else set()))
-    if not arguments.foreground:
-        _go_to_background()
+    options = {"debug"} if arguments.debug else set()
+    to_unmount = False
     try:
-        trio.run(lambda: server.until_signalled(unmount=not by_ourselves))
-    finally:
         if by_ourselves:
-            try:
-                mount.unmount(mountpoint)
-            except OSError:
-                pass  # it was unmounted, which is why we end
+            fd = mount.open_device()
+            mount.mount(fd, mountpoint, read_only=arguments.read_only)
+            to_unmount = True
+            server.start(overlay, f"/dev/fd/{fd}", options)
+        else:
+            options |= {"default_permissions", "fsname=fuse-overlay", "subtype=fuse-overlay"}
+            options |= {"ro"} if arguments.read_only else set()
+            server.start(overlay, mountpoint, options)
+        if not arguments.foreground:
+            _go_to_background()
+        if trio.run(server.serve_until_signalled):
+            to_unmount = False
+    finally:
+        if to_unmount:
+            mount.unmount(mountpoint)
         overlay.close()
 
 
 def _may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN over its mount namespace (as far as capabilities
-    tell).
-    """
+    """Whether this process has CAP_SYS_ADMIN (mount(2) then says whether here)."""
     cap_sys_admin = 21
     with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
@@ -168,9 +171,7 @@ def _may_mount() -> bool:
 
 
 def _go_to_background() -> None:
-    """The parent exits; the child goes on, without a terminal and with nothing held open that a
-    caller waits for.
-    """
+    """Let the parent exit and go on in a child that holds nothing open that a caller waits for."""
     if os.fork():
         os._exit(0)
     os.setsid()

@@ -1,98 +1,218 @@
-"""Copies one file's data, owner, mode, attributes and times to another, inside the kernel and
-without filling holes.
+"""Copy-up: gives what lies in a lower layer a copy in the upper one, before it is changed.
 
-Knows descriptors and paths under /proc/self/fd only, nothing of layers. `copy_data` may run for
-long: it touches no shared state, so that it can be moved to a thread. Called by `upper`.
+A copy is made in the work directory and appears in one step; programs that have the file open go on
+with the copy. Called by `overlay`, `changes` and `rename`.
 """
 
 import errno
-import fcntl
 import os
 import stat
 
-from fuse_overlay.merge import is_layer_attribute
-
-_FICLONE = 0x40049409
-"""ioctl_ficlone(2)."""
-_CHUNK = 1 << 30
-_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY)
-
-
-def copy_data(source: int, target: int, size: int) -> None:
-    """Make the empty file `target` hold the first `size` bytes of `source`, holes included."""
-    if size > 0 and not _clone(source, target):
-        for start, end in _extents(source, size):
-            _copy_range(source, target, start, end)
-    os.ftruncate(target, size)
+from fuse_overlay.copydata import copy_data, copy_metadata
+from fuse_overlay.inodes import Directory, File, Inode
+from fuse_overlay.layers import OBJECT_FLAGS, descriptor_path
+from fuse_overlay.links import Links, link_key
+from fuse_overlay.merge import UPPER, Kind
+from fuse_overlay.tree import Tree
+from fuse_overlay.workdir import WorkDirectory, make_opaque
 
 
-def _clone(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        return False
-    return True
+class Copier:
+    """Copies what `tree` found. With `sync`, a file is on disk before it replaces the lower one."""
 
+    def __init__(self, tree: Tree, work: WorkDirectory, links: Links, *, sync: bool) -> None:
+        self._tree = tree
+        self._backing = tree.backing
+        self._inodes = tree.inodes
+        self._work = work
+        self._links = links
+        self._sync = sync
 
-def _extents(source: int, size: int) -> list[tuple[int, int]]:
-    """The parts of a file that are not holes, as (start, end), below `size`."""
-    extents: list[tuple[int, int]] = []
-    end = 0
-    while end < size:
+    def copy_up(self, inode: Inode, size: int | None = None) -> None:
+        """Give an inode and its parents an upper copy, if they have none.
+
+        Of a file's data, only the first `size` bytes are copied (None: all).
+        """
+        if isinstance(inode, Directory):
+            self.copy_up_directory(inode)
+        elif isinstance(inode, File) and inode.layer != UPPER:
+            self._copy_up_file(inode, size)
+
+    def copy_up_directory(self, directory: Directory) -> None:
+        missing: list[Directory] = []
+        while not directory.in_upper:
+            if directory.removed or directory.parent is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            missing.append(directory)
+            directory = directory.parent
+        for directory in reversed(missing):
+            assert directory.parent is not None
+            with self._backing.path(directory) as source:
+                temporary = self._work.temporary()
+                try:
+                    os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
+                    self._finish_copy(temporary, source, os.stat(source))
+                    self._publish(temporary, directory.parent, directory.name)
+                except BaseException:
+                    self._work.remove(temporary)
+                    raise
+            self._names(directory.parent)[directory.name] = Kind.DIRECTORY
+            directory.in_upper = True
+
+    def _copy_up_file(self, file: File, size: int | None) -> None:
+        for parent, _ in file.names:
+            self.copy_up_directory(parent)
+        status = self._backing.status(file)
+        links = self._tree.links(file, status)
+        temporary = self._work.temporary()
         try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break
-            return [(0, size)]
-        if start >= size:
-            break
-        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
-        extents.append((start, end))
-    return extents
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    while start < end:
+            self._copy(file, status, temporary, size)
+            copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
+        except BaseException:
+            self._work.remove(temporary)
+            raise
         try:
-            copied = os.copy_file_range(source, target, min(end - start, _CHUNK), start, start)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            os.lseek(target, start, os.SEEK_SET)
-            copied = os.sendfile(target, source, start, min(end - start, _CHUNK))
-        if copied == 0:
-            break  # the source is shorter than it was: someone changes a lower layer
-        start += copied
+            self._place_copy(file, status, temporary, links)
+            self._inodes.keep_number(os.fstat(copy), file.number)
+            file.layer = UPPER
+            file.lost_names = 0
+            if file.descriptor >= 0:
+                file.descriptor = os.dup2(copy, file.descriptor, inheritable=False)
+            if file.fd >= 0:  # programs that have it open go on with the copy
+                flags = os.O_RDWR if file.writable else os.O_RDONLY
+                data = os.open(descriptor_path(copy), flags | os.O_CLOEXEC)
+                os.dup2(data, file.fd, inheritable=False)
+                os.close(data)
+        finally:
+            os.close(copy)
 
+    def _copy(self, file: File, status: os.stat_result, temporary: bytes, size: int | None) -> None:
+        work = self._work.fd
+        with self._backing.path(file) as source:
+            if stat.S_ISREG(status.st_mode):
+                target = os.open(
+                    temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=work
+                )
+                try:
+                    data = self._backing.open_data(file, os.O_RDONLY)
+                    try:
+                        copy_data(
+                            data,
+                            target,
+                            status.st_size if size is None else min(size, status.st_size),
+                        )
+                    finally:
+                        os.close(data)
+                    copy_metadata(source, descriptor_path(target), status)
+                    if self._sync:
+                        os.fsync(target)
+                finally:
+                    os.close(target)
+                return
+            if stat.S_ISLNK(status.st_mode):
+                os.symlink(self._backing.readlink(file), temporary, dir_fd=work)
+            else:
+                os.mknod(temporary, status.st_mode, status.st_rdev, dir_fd=work)
+            self._finish_copy(temporary, source, status)
 
-def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
-    """Give the file at the path `target` the owner, mode, attributes and times of `source`, whose
-    stat is `status`.
+    def _finish_copy(self, temporary: bytes, source: str, status: os.stat_result) -> None:
+        fd = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
+        try:
+            copy_metadata(source, descriptor_path(fd), status)
+        finally:
+            os.close(fd)
 
-    The order matters: chown clears set-id bits and file capabilities.
-    """
-    os.chown(target, status.st_uid, status.st_gid)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-    _copy_attributes(source, target)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    def _place_copy(self, file: File, status: os.stat_result, temporary: bytes, links: int) -> None:
+        """Let a finished copy take the place of the lower file under its known names."""
+        if not file.names:
+            os.unlink(temporary, dir_fd=self._work.fd)
+        elif links == 1:
+            parent, name = file.names[0]
+            self._publish(temporary, parent, name)
+            self._names(parent)[name] = Kind.OTHER
+        else:
+            key = link_key(file.layer, status)
+            self._links.add(self._work.fd, temporary, key, links - 1)
+            copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
+            self._inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
+            file.link_key = key
+            file.layer = UPPER
+            for parent, name in file.names:
+                self.materialize(file, parent, name)
 
-
-def _copy_attributes(source: str, target: str) -> None:
-    try:
-        names = os.listxattr(source)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
+    def materialize(self, file: File, parent: Directory, name: bytes) -> None:
+        """Give a name of a copied file that only `links` reaches its own upper entry."""
+        if file.link_key is None or self._names(parent).get(name) is Kind.OTHER:
             return
-        raise
-    for name in names:
-        if is_layer_attribute(os.fsencode(name)):
-            continue
-        try:
-            os.setxattr(target, name, os.getxattr(source, name))
-        except OSError as error:
-            # What the upper file system cannot hold, or only real root may set (trusted.*, a
-            # label).
-            if error.errno not in (errno.ENOTSUP, errno.EPERM):
-                raise
+        source = self._links.name(file.link_key)
+        with self._kept_times(parent):
+            os.link(
+                source,
+                name,
+                src_dir_fd=self._links.fd,
+                dst_dir_fd=self._backing.directory_fd(parent, UPPER),
+                follow_symlinks=False,
+            )
+        self._links.adjust(file.link_key, -1)
+        self._names(parent)[name] = Kind.OTHER
+
+    def _publish(self, temporary: bytes, parent: Directory, name: bytes) -> None:
+        with self._kept_times(parent):
+            os.rename(
+                temporary,
+                name,
+                src_dir_fd=self._work.fd,
+                dst_dir_fd=self._backing.directory_fd(parent, UPPER),
+            )
+
+    def _kept_times(self, directory: Directory) -> "_KeptTimes":
+        """Copy-up is not a change that a program made: the times of the directory stay."""
+        return _KeptTimes(self._backing.directory_fd(directory, UPPER))
+
+    def copy_up_whole(self, top: Directory) -> None:
+        """Copy a directory up with all below it, so that no lower layer shows through any more."""
+        order: list[Directory] = []
+        waiting = [top]
+        while waiting:
+            directory = waiting.pop()
+            if not directory.lowers:
+                continue
+            order.append(directory)
+            self.copy_up_directory(directory)
+            for name in self._tree.visible_names(directory):
+                child, _ = self._tree.find(directory, name)
+                if isinstance(child, Directory):
+                    waiting.append(child)
+                elif isinstance(child, File):
+                    self.copy_up(child)
+                    self.materialize(child, directory, name)
+                    self._inodes.drop_unused(child)
+        for directory in reversed(order):
+            fd = self._backing.directory_fd(directory, UPPER)
+            self._inodes.keep_number(os.fstat(fd), directory.number)
+            make_opaque(fd)
+            names = self._names(directory)
+            for name in [name for name, kind in names.items() if kind is Kind.WHITEOUT]:
+                os.unlink(name, dir_fd=fd)
+                del names[name]
+            self._backing.discard_fds(directory)
+            directory.lowers = ()
+            directory.lower_names = {}
+            if directory is not top:
+                self._inodes.drop_unused(directory)
+
+    def _names(self, directory: Directory) -> dict[bytes, Kind]:
+        return self._tree.names(directory)[0]
+
+
+class _KeptTimes:
+    """Gives a directory its times back at the end of a with statement."""
+
+    def __init__(self, fd: int) -> None:
+        self._path = descriptor_path(fd)
+
+    def __enter__(self) -> None:
+        self._status = os.stat(self._path)
+
+    def __exit__(self, *_: object) -> None:
+        os.utime(self._path, ns=(self._status.st_atime_ns, self._status.st_mtime_ns))

@@ -1,7 +1,7 @@
-"""Descriptors of backing directories: opened when needed, one component at a time, a bounded number
-of them kept.
+"""Descriptors of backing directories: opened when needed, a bounded number of them kept.
 
-Never follows a symlink and never opens anything but directories. Called by `tree`.
+Opens one component at a time, never follows a symlink, and never opens anything but directories.
+Called by `backing`.
 """
 
 import os
@@ -20,8 +20,7 @@ def raise_limit() -> int:
 
 
 class DirectoryDescriptors:
-    """O_PATH descriptors of directories by (directory, layer), the least recently used closed
-    first.
+    """O_PATH descriptors by (directory, layer), the least recently used closed first.
 
     `roots` gives each layer's root descriptor; they are owned here and closed by `close`.
     """
@@ -53,8 +52,9 @@ class DirectoryDescriptors:
         return fd
 
     def trim(self) -> None:
-        """Close the least recently used beyond the limit. To be called between operations, never
-        inside one.
+        """Close the least recently used beyond the limit.
+
+        To be called between operations, never inside one: what `get` gave would become invalid.
         """
         while len(self._open) > self._limit:
             _, fd = self._open.popitem(last=False)

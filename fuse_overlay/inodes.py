@@ -1,7 +1,7 @@
 """The inodes that the kernel knows, the names that reach them, and when they may be forgotten.
 
-Knows nothing of what a backing file contains and makes no system call but close. `tree` and `upper`
-keep it true, `overlay` counts the kernel's references in it.
+Knows nothing of what a backing file contains and makes no system call but close. `tree` and
+what changes the upper directory keep it true, `overlay` counts the kernel's references in it.
 """
 
 import itertools
@@ -33,9 +33,10 @@ class Inode:
 
 
 class Directory(Inode):
-    """A directory. In each of its layers it lies at the path that its names in the overlay spell,
-    for one that has a lower part is never moved without first being copied up whole.
+    """A directory.
 
+    In each of its layers it lies at the path that its names in the overlay spell, for one that has
+    a lower part is never moved without first being copied up whole.
     `upper_names` and `lower_names` are None until they are read (see `Tree.names`).
     """
 
@@ -119,9 +120,7 @@ class InodeTable:
         return iter(self._inodes.values())
 
     def number_for(self, status: os.stat_result) -> int:
-        """A number for a backing file that has no inode yet: the same each time as long as nothing
-        else has it.
-        """
+        """A number for a backing file without an inode: the same each time, unless it is taken."""
         number = self._kept.get((status.st_dev, status.st_ino))
         if number is None:
             device = self._devices.setdefault(status.st_dev, len(self._devices))
@@ -131,9 +130,7 @@ class InodeTable:
         return next(self._spare) if number in self._inodes or number == ROOT_NUMBER else number
 
     def keep_number(self, status: os.stat_result, number: int) -> None:
-        """Show the backing file `status` under `number` from now on, though it may be forgotten in
-        between.
-        """
+        """Show the backing file `status` under `number`, also after it was forgotten."""
         self._kept[status.st_dev, status.st_ino] = number
 
     def release_number(self, status: os.stat_result) -> None:

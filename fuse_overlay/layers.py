@@ -1,8 +1,7 @@
-"""Reads one directory of one layer: its names, its whiteouts, its opaque mark, in every dialect
-that is in use.
+"""Reads one directory of one layer: names, whiteouts and opaque mark, in all dialects in use.
 
-Works from directory descriptors, never follows a symlink, never writes. Called by `tree` and
-`upper`.
+Works from directory descriptors, never follows a symlink, never writes. Called by `tree`; what
+changes the upper directory takes its ways of opening from here.
 """
 
 import errno
@@ -21,8 +20,9 @@ def descriptor_path(fd: int) -> str:
 
 
 def open_directory(name: bytes, parent: int) -> int:
-    """Open a directory as a place to start from (O_PATH). Raises OSError, ELOOP or ENOTDIR for
-    anything else.
+    """Open a directory as a place to start from (O_PATH).
+
+    Raises OSError: ENOTDIR for anything else, a symlink included.
     """
     return os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
 
@@ -33,9 +33,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 
 
 def scan(directory: int) -> dict[bytes, Kind]:
-    """The names in a directory, with `.wh.NAME` shown as a whiteout of NAME. The order is the
-    directory's own.
-    """
+    """The names in a directory, in its own order, with `.wh.NAME` shown as a whiteout of NAME."""
     names: dict[bytes, Kind] = {}
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:

@@ -3,7 +3,8 @@
 Owns WORK/links: for each such file one more link to its upper copy, named
 `LAYER-INO-CTIME.DIFFERENCE` in hexadecimal after the lower file; the difference is what its link
 count in the overlay exceeds that of the upper copy by. A lower name that has no upper entry finds
-the copy here, also after a remount. Called by `tree` and `upper`.
+the copy here, also after a remount. Called by `tree`, `copyup`
+and `changes`.
 """
 
 import os

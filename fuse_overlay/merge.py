@@ -1,5 +1,4 @@
-"""What the layers mean together: the rules of union, whiteout and opacity, as plain functions on
-values.
+"""What the layers mean together: the rules of union, whiteout and opacity, as plain functions.
 
 Never touches a file. Called by `layers` (what one directory says) and `tree` (what all of them say
 together). The rules are those of the kernel's Documentation/filesystems/overlayfs.rst, with the OCI
@@ -61,16 +60,12 @@ def merge(listings: Sequence[tuple[int, Mapping[bytes, Kind]]]) -> dict[bytes, t
 
 
 def is_reserved(name: bytes) -> bool:
-    """Whether a program may not make this name, because a layer that holds it would be read as a
-    whiteout.
-    """
+    """Whether programs may not make this name, because it would be read as a whiteout."""
     return name.startswith(WHITEOUT_PREFIX)
 
 
 def is_private_attribute(name: bytes) -> bool:
-    """Whether an extended attribute belongs to overlays and is neither shown to programs nor set by
-    them.
-    """
+    """Whether an extended attribute belongs to overlays: programs neither see nor set it."""
     return name.startswith(_PRIVATE_ATTRIBUTES)
 
 

@@ -11,7 +11,7 @@ _MS_RDONLY = 1
 
 
 def open_device() -> int:
-    """Open /dev/fuse. Raises OSError."""
+    """Open /dev/fuse, in the user namespace that will mount: the kernel insists. Raises OSError."""
     return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
 
 
@@ -25,8 +25,9 @@ def mount_data(fd: int) -> str:
 
 
 def mount(fd: int, target: str, *, read_only: bool = False, source: str = "fuse-overlay") -> None:
-    """Mount the file system that is served on `fd` at `target`. Returns before it is served. Raises
-    OSError.
+    """Mount the file system that is served on `fd` at `target`, perhaps before it is served.
+
+    Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     flags = ctypes.c_ulong(_MS_RDONLY if read_only else 0)

@@ -1,5 +1,4 @@
-"""The overlay file system as a set of plain operations on inode numbers; what each means, whoever
-asks for it.
+"""The overlay file system as a set of plain operations on inode numbers.
 
 Knows nothing of FUSE. Operations are synchronous and run one at a time; each raises OSError with
 the errno that the program is to see. Called by `protocol`, and by tests without a mount.
@@ -10,22 +9,26 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
+from fuse_overlay.attributes import Attributes
+from fuse_overlay.backing import Backing
+from fuse_overlay.changes import Changes, Maker
+from fuse_overlay.copyup import Copier
 from fuse_overlay.inodes import Directory, File, Inode
-from fuse_overlay.layers import OBJECT_FLAGS, descriptor_path
+from fuse_overlay.layers import descriptor_path
 from fuse_overlay.links import Links
-from fuse_overlay.merge import UPPER, Kind, is_private_attribute, is_reserved
-from fuse_overlay.tree import Attributes, Tree
-from fuse_overlay.upper import Maker, Upper
+from fuse_overlay.merge import UPPER, is_private_attribute
+from fuse_overlay.rename import Rename
+from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory
 
 _NAME_MAX = 255
 
 
 class Overlay:
-    """The union of `lowers` (topmost first) under `upper`, which changes go to; without `upper` it
-    is read-only.
+    """The union of `lowers` (topmost first) under `upper`, which changes go to.
+
+    Without `upper` it is read-only.
 
     `work` must lie on the file system of `upper` and belongs to one Overlay at a time. With
     `volatile`, copied-up files are not synced: faster, but the upper directory may be incomplete
@@ -45,27 +48,25 @@ class Overlay:
         *,
         volatile: bool = False,
     ) -> None:
-        self._work: WorkDirectory | None = None
-        self._links: Links | None = None
-        if upper is not None:
-            if work is None:
-                raise ValueError("an upper directory needs a work directory")
-            self._work = WorkDirectory(work)
-            self._links = Links(self._work.root)
+        if upper is not None and work is None:
+            raise ValueError("an upper directory needs a work directory")
         os.umask(0)
-        self._tree = Tree(lowers, upper, self._links)
+        self._work = WorkDirectory(work) if upper is not None and work is not None else None
+        self._links = Links(self._work.root) if self._work is not None else None
+        self._backing = Backing(lowers, upper, self._links)
+        self._tree = Tree(self._backing, len(lowers), writable=upper is not None)
         self._inodes = self._tree.inodes
-        self._upper = (
-            Upper(self._tree, self._work, self._links, sync=not volatile)
-            if self._work and self._links
-            else None
-        )
+        self._changes: Changes | None = None
+        if self._work is not None and self._links is not None:
+            self._work.check_same_file_system(self._backing.directory_fd(self._tree.root, UPPER))
+            copier = Copier(self._tree, self._work, self._links, sync=not volatile)
+            self._changes = Changes(self._tree, self._work, self._links, copier)
         self._listings: dict[int, tuple[Directory, list[bytes]]] = {}
         self._handles = itertools.count(1)
 
     @property
     def read_only(self) -> bool:
-        return self._upper is None
+        return self._changes is None
 
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
@@ -73,7 +74,7 @@ class Overlay:
             for fd in (inode.descriptor, inode.fd if isinstance(inode, File) else -1):
                 if fd >= 0:
                     os.close(fd)
-        self._tree.close()
+        self._backing.close()
         if self._links is not None:
             self._links.close()
         if self._work is not None:
@@ -116,8 +117,8 @@ class Overlay:
     ) -> Attributes:
         """Change what is given and leave what is None."""
         inode = self._inode(number)
-        self._writer().copy_up(inode, size)
-        with self._tree.path(inode) as path:
+        self._writer().copier.copy_up(inode, size)
+        with self._backing.path(inode) as path:
             if size is not None:
                 writable = isinstance(inode, File) and inode.writable
                 os.truncate(inode.fd if writable and isinstance(inode, File) else path, size)
@@ -137,22 +138,22 @@ class Overlay:
         return self._tree.attributes(inode)
 
     def readlink(self, number: int) -> bytes:
-        return self._tree.readlink(self._file(number))
+        return self._backing.readlink(self._file(number))
 
     def statfs(self) -> os.statvfs_result:
         """The file system of the upper directory, or of the topmost lower one."""
-        return os.fstatvfs(self._tree.directory_fd(self._tree.root, self._tree.root.top))
+        return os.fstatvfs(self._backing.directory_fd(self._tree.root, self._tree.root.top))
 
     # Extended attributes
 
     def getxattr(self, number: int, name: bytes) -> bytes:
         if is_private_attribute(name):
             raise _error(errno.ENODATA)
-        with self._tree.path(self._inode(number)) as path:
+        with self._backing.path(self._inode(number)) as path:
             return os.getxattr(path, name)
 
     def listxattr(self, number: int) -> list[bytes]:
-        with self._tree.path(self._inode(number)) as path:
+        with self._backing.path(self._inode(number)) as path:
             names = [os.fsencode(name) for name in os.listxattr(path)]
         return [name for name in names if not is_private_attribute(name)]
 
@@ -160,8 +161,8 @@ class Overlay:
         if is_private_attribute(name):
             raise _error(errno.EPERM)
         inode = self._inode(number)
-        self._writer().copy_up(inode)
-        with self._tree.path(inode) as path:
+        self._writer().copier.copy_up(inode)
+        with self._backing.path(inode) as path:
             os.setxattr(path, name, value, flags)
 
     def removexattr(self, number: int, name: bytes) -> None:
@@ -169,8 +170,8 @@ class Overlay:
             raise _error(errno.EPERM)
         inode = self._inode(number)
         self.getxattr(number, name)
-        self._writer().copy_up(inode)
-        with self._tree.path(inode) as path:
+        self._writer().copier.copy_up(inode)
+        with self._backing.path(inode) as path:
             os.removexattr(path, name)
 
     # Making and removing names
@@ -185,7 +186,7 @@ class Overlay:
             opened = os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory)
 
         try:
-            file = self._make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, make)
+            file = self._made(parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, make)
         except BaseException:
             if opened >= 0:
                 os.close(opened)
@@ -203,27 +204,26 @@ class Overlay:
         def make(directory: int, new: bytes) -> None:
             os.mknod(new, mode, rdev, dir_fd=directory)
 
-        return self._tree.attributes(self._make(parent, name, mode, uid, gid, make))
+        return self._tree.attributes(self._made(parent, name, mode, uid, gid, make))
 
     def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
         def make(directory: int, new: bytes) -> None:
             os.symlink(target, new, dir_fd=directory)
 
-        return self._tree.attributes(self._make(parent, name, stat.S_IFLNK, uid, gid, make))
+        return self._tree.attributes(self._made(parent, name, stat.S_IFLNK, uid, gid, make))
 
     def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
         def make(directory: int, new: bytes) -> None:
             os.mkdir(new, stat.S_IMODE(mode), dir_fd=directory)
 
         return self._tree.attributes(
-            self._make(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid, make)
+            self._made(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid, make)
         )
 
     def link(self, number: int, parent: int, name: bytes) -> Attributes:
         """Give a file one more name. Counts as one reference."""
         file = self._file(number)
-        directory = self._absent(parent, name)
-        self._writer().link(file, directory, name)
+        self._writer().link(file, self._directory(parent), name)
         file.references += 1
         return self._tree.attributes(file)
 
@@ -237,11 +237,8 @@ class Overlay:
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> None:
         """Rename; flags are those of renameat2(2): RENAME_NOREPLACE (1) or RENAME_EXCHANGE (2)."""
-        if is_reserved(new_name):
-            raise _error(errno.EINVAL)
-        self._writer().rename(
-            self._directory(parent), name, self._directory(new_parent), new_name, flags
-        )
+        move = Rename(self._writer())
+        move.rename(self._directory(parent), name, self._directory(new_parent), new_name, flags)
 
     # Files
 
@@ -250,12 +247,12 @@ class Overlay:
         file = self._file(number)
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         if writable:
-            self._writer().copy_up(file, 0 if flags & os.O_TRUNC else None)
+            self._writer().copier.copy_up(file, 0 if flags & os.O_TRUNC else None)
         if file.fd < 0:
-            file.fd = self._tree.open_data(file, os.O_RDWR if writable else os.O_RDONLY)
+            file.fd = self._backing.open_data(file, os.O_RDWR if writable else os.O_RDONLY)
             file.writable = writable
         elif writable and not file.writable:
-            fd = self._tree.open_data(file, os.O_RDWR)
+            fd = self._backing.open_data(file, os.O_RDWR)
             os.dup2(fd, file.fd, inheritable=False)
             os.close(fd)
             file.writable = True
@@ -322,7 +319,7 @@ class Overlay:
         directory = self._listings[handle][0]
         if directory.in_upper and not directory.removed:
             fd = os.open(
-                descriptor_path(self._tree.directory_fd(directory, UPPER)),
+                descriptor_path(self._backing.directory_fd(directory, UPPER)),
                 os.O_RDONLY | os.O_CLOEXEC,
             )
             try:
@@ -350,65 +347,16 @@ class Overlay:
             raise _error(errno.EISDIR)
         return inode
 
-    def _writer(self) -> Upper:
+    def _writer(self) -> Changes:
         self._tree.trim()
-        if self._upper is None:
+        if self._changes is None:
             raise _error(errno.EROFS)
-        return self._upper
+        return self._changes
 
-    def _absent(self, parent: int, name: bytes) -> Directory:
-        """The directory `parent`, which has no `name` and may get it."""
-        if is_reserved(name):
-            raise _error(errno.EINVAL)
-        directory = self._directory(parent)
-        if directory.removed:
-            raise _error(errno.ENOENT)
-        with suppress(FileNotFoundError):
-            self._inodes.drop_unused(self._tree.find(directory, name)[0])
-            raise _error(errno.EEXIST)
-        return directory
-
-    def _make(self, parent: int, name: bytes, mode: int, uid: int, gid: int, make: Maker) -> Inode:
-        """Make an object for the user `uid`, `gid`, as inode_init_owner() in the kernel does.
-        Counts as one reference.
-        """
-        directory = self._absent(parent, name)
-        above = self._tree.status(directory)
-        if above.st_mode & stat.S_ISGID:
-            gid = above.st_gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
-
-        def make_owned(target: int, new: bytes) -> None:
-            make(target, new)
-            try:
-                _give(target, new, mode, uid, gid)
-            except BaseException:
-                (os.rmdir if stat.S_ISDIR(mode) else os.unlink)(new, dir_fd=target)
-                raise
-
-        kind = Kind.DIRECTORY if stat.S_ISDIR(mode) else Kind.OTHER
-        status = self._writer().make(directory, name, kind, make_owned)
-        if kind is Kind.DIRECTORY:
-            inode: Inode = self._tree.new_directory(status)
-        else:
-            inode = self._tree.new_file(UPPER, status)
-        self._inodes.attach(inode, directory, name)
+    def _made(self, parent: int, name: bytes, mode: int, uid: int, gid: int, make: Maker) -> Inode:
+        inode = self._writer().make(self._directory(parent), name, mode, uid, gid, make)
         inode.references = 1
         return inode
-
-
-def _give(directory: int, name: bytes, mode: int, uid: int, gid: int) -> None:
-    """Give an object just made its owner and the mode bits that making it does not set."""
-    fd = os.open(name, OBJECT_FLAGS, dir_fd=directory)
-    try:
-        status = os.fstat(fd)
-        if (status.st_uid, status.st_gid) != (uid, gid):
-            os.chown(descriptor_path(fd), uid, gid)
-        if special := mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
-            os.chmod(descriptor_path(fd), stat.S_IMODE(status.st_mode) | special)
-    finally:
-        os.close(fd)
 
 
 def _error(number: int) -> OSError:

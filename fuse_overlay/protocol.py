@@ -24,8 +24,8 @@ from pyfuse3 import (
     RequestContext,
 )
 
+from fuse_overlay.attributes import Attributes
 from fuse_overlay.overlay import Overlay
-from fuse_overlay.tree import Attributes
 
 log = logging.getLogger(__name__)
 

@@ -14,34 +14,30 @@ from fuse_overlay.protocol import Operations
 
 
 async def serve(overlay: Overlay, fuse_fd: int) -> None:
-    """Serve the file system that is mounted on the /dev/fuse descriptor `fuse_fd`, until it is
-    unmounted.
+    """Serve the file system mounted on the /dev/fuse descriptor `fuse_fd` until it is unmounted.
 
     Needs no fusermount3. Cancellation ends it between two requests: each is then done or was never
     begun. `fuse_fd` is taken over and closed in every case, which makes later accesses to the mount
     fail with ENOTCONN; unmounting is the caller's. `overlay` stays open.
     """
     start(overlay, f"/dev/fd/{fuse_fd}", set())
-    await serve_session(unmount=False)
+    await _serve_session(unmount=False)
 
 
 def start(overlay: Overlay, mountpoint: str, options: set[str]) -> None:
-    """Open the session, through fusermount3 if `mountpoint` is a directory. Raises RuntimeError if
-    that fails.
+    """Open the session, through fusermount3 if `mountpoint` is a directory.
+
+    Raises RuntimeError.
     """
     pyfuse3.init(Operations(overlay), mountpoint, options)
 
 
-async def serve_session(*, unmount: bool) -> None:
-    """Answer requests of the session that was started. With `unmount`, unmount at the end."""
-    try:
-        await pyfuse3.main()
-    finally:
-        pyfuse3.close(unmount=unmount)
+async def serve_until_signalled() -> bool:
+    """Answer requests of the session that was started, until unmounted, SIGTERM, SIGINT or SIGHUP.
 
-
-async def until_signalled(*, unmount: bool) -> None:
-    """As `serve_session`, and end as if cancelled at SIGTERM, SIGINT or SIGHUP."""
+    Returns whether it was unmounted. What fusermount3 mounted is unmounted here.
+    """
+    unmounted = False
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -50,5 +46,14 @@ async def until_signalled(*, unmount: bool) -> None:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop_at_signal)
-            await serve_session(unmount=unmount)
+            await _serve_session(unmount=True)
+            unmounted = True
             nursery.cancel_scope.cancel()
+    return unmounted
+
+
+async def _serve_session(*, unmount: bool) -> None:
+    try:
+        await pyfuse3.main()
+    finally:
+        pyfuse3.close(unmount=unmount)

@@ -1,5 +1,5 @@
-"""The one system call that Python's os module lacks here: renameat2(2). Called by `upper` and
-`links`.
+"""The one system call that Python's os module lacks here: renameat2(2). Called by `changes`
+and `rename`.
 """
 
 import ctypes

@@ -1,52 +1,29 @@
-"""The union of the layers as it is now: which inode a name reaches, where its backing file lies,
-what it looks like.
+"""The union of the layers as it is now: which inode a name reaches, and what it looks like.
 
-Reads only (but turns foreign whiteouts of the upper layer into devices). Every method works on
-inodes, not numbers; `upper` changes what is found here, `overlay` is the interface to the outside.
+Reads only (but turns foreign whiteouts of the upper layer into devices). Works on inodes, not on
+numbers; `changes`, `copyup` and `rename` change what is found here, `overlay` shows it outside.
 """
 
 import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from fuse_overlay.descriptors import DirectoryDescriptors, raise_limit
+from fuse_overlay.attributes import Attributes
+from fuse_overlay.backing import Backing
 from fuse_overlay.inodes import ROOT_NUMBER, Directory, File, Inode, InodeTable
 from fuse_overlay.layers import (
-    DIRECTORY_FLAGS,
-    OBJECT_FLAGS,
     descriptor_path,
     is_opaque,
     scan,
 )
-from fuse_overlay.links import Links, link_key
+from fuse_overlay.links import link_key
 from fuse_overlay.merge import UPPER, WHITEOUT_PREFIX, Kind, is_reserved, merge
 from fuse_overlay.workdir import make_whiteout
 
-_DESCRIPTORS = 4096
-"""Directories kept open at most; no more than a quarter of what the process may open."""
 _NAMES = 500_000
 """Names kept in memory at most, over all directories that were read."""
-
-
-class Attributes(NamedTuple):
-    """What stat(2) shows of an inode. Times in nanoseconds, `blocks` of 512 bytes."""
-
-    number: int
-    mode: int
-    links: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    blocks: int
-    block_size: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
 
 
 class Tree:
@@ -54,20 +31,13 @@ class Tree:
     named them.
     """
 
-    def __init__(self, lowers: Sequence[str], upper: str | None, links: Links | None) -> None:
-        roots: dict[int, int] = {}
-        if upper is not None:
-            roots[UPPER] = os.open(upper, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
-        for layer, path in enumerate(lowers, UPPER + 1):
-            roots[layer] = os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
-        self._descriptors = DirectoryDescriptors(roots, min(_DESCRIPTORS, raise_limit() // 4))
-        self._links = links
+    def __init__(self, backing: Backing, layers: int, *, writable: bool) -> None:
+        self.backing = backing
+        self._links = backing.links
         self._read: OrderedDict[Directory, int] = OrderedDict()
         self._names = 0
-        self.root = Directory(ROOT_NUMBER, None, b"", in_upper=upper is not None, lowers=())
-        self.root.lowers = self._lowers_of(
-            self.root, tuple(range(UPPER + 1, UPPER + 1 + len(lowers)))
-        )
+        self.root = Directory(ROOT_NUMBER, None, b"", in_upper=writable, lowers=())
+        self.root.lowers = self._lowers_of(self.root, tuple(range(UPPER + 1, UPPER + 1 + layers)))
         self.inodes = InodeTable(self.root)
 
     # Names
@@ -83,7 +53,7 @@ class Tree:
             directory.lower_names = (
                 merge(
                     [
-                        (layer, scan(self.directory_fd(directory, layer)))
+                        (layer, scan(self.backing.directory_fd(directory, layer)))
                         for layer in directory.lowers
                     ]
                 )
@@ -107,7 +77,7 @@ class Tree:
         return names
 
     def _scan_upper(self, directory: Directory) -> dict[bytes, Kind]:
-        fd = self.directory_fd(directory, UPPER)
+        fd = self.backing.directory_fd(directory, UPPER)
         names = scan(fd)
         for name, kind in names.items():
             if kind is Kind.WHITEOUT:
@@ -128,7 +98,7 @@ class Tree:
         """
         child = parent.children.get(name)
         if child is not None:
-            return child, self.status(child)
+            return child, self.backing.status(child)
         if parent.removed or is_reserved(name):
             raise _no_entry(name)
         upper, lower = self.names(parent)
@@ -142,7 +112,9 @@ class Tree:
             layers = (UPPER, *layers)
         if not layers:
             raise _no_entry(name)
-        status = os.stat(name, dir_fd=self.directory_fd(parent, layers[0]), follow_symlinks=False)
+        status = os.stat(
+            name, dir_fd=self.backing.directory_fd(parent, layers[0]), follow_symlinks=False
+        )
         if stat.S_ISDIR(status.st_mode):
             return self._find_directory(parent, name, layers, status), status
         return self._find_file(parent, name, layers[0], status)
@@ -155,7 +127,9 @@ class Tree:
         directory.lowers = self._lowers_of(directory, layers[1:] if in_upper else layers)
         if in_upper and directory.lowers:
             # The lower directory's number, which it had before it was copied up.
-            lower = os.stat(descriptor_path(self.directory_fd(directory, directory.lowers[0])))
+            lower = os.stat(
+                descriptor_path(self.backing.directory_fd(directory, directory.lowers[0]))
+            )
             directory.number = self.inodes.number_for(lower)
         else:
             directory.number = self.inodes.number_for(status)
@@ -168,13 +142,13 @@ class Tree:
         opaque.
         """
         if not candidates or (
-            directory.in_upper and is_opaque(self.directory_fd(directory, UPPER))
+            directory.in_upper and is_opaque(self.backing.directory_fd(directory, UPPER))
         ):
             return ()
         lowers: list[int] = []
         for layer in candidates:
             try:
-                fd = self.directory_fd(directory, layer)
+                fd = self.backing.directory_fd(directory, layer)
             except NotADirectoryError:
                 break
             lowers.append(layer)
@@ -192,7 +166,7 @@ class Tree:
             os.close(file.descriptor)
             file.descriptor = -1
         self.inodes.attach(file, parent, name)
-        return file, (status if file.layer == layer else self.status(file))
+        return file, (status if file.layer == layer else self.backing.status(file))
 
     def new_file(self, layer: int, status: os.stat_result) -> File:
         """An inode, without a name yet, for a backing file that has none."""
@@ -231,77 +205,7 @@ class Tree:
         self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
         return file
 
-    # Backing files
-
-    def directory_fd(self, directory: Directory, layer: int) -> int:
-        """An O_PATH descriptor of a directory in one layer, valid during this operation."""
-        return self._descriptors.get(directory, layer)
-
-    def discard_fds(self, directory: Directory) -> None:
-        """A directory's layers are about to change."""
-        for layer in (UPPER, *directory.lowers):
-            self._descriptors.discard(directory, layer)
-
-    def location(self, file: File) -> tuple[int, bytes]:
-        """(directory descriptor, name) of a file's backing file. Raises OSError(ESTALE) if no name
-        is known.
-        """
-        if file.link_key is not None and self._links is not None:
-            return self._links.fd, self._links.name(file.link_key)
-        if not file.names:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        parent, name = file.names[0]
-        return self.directory_fd(parent, file.layer), name
-
-    @contextmanager
-    def path(self, inode: Inode) -> Iterator[str]:
-        """A path that reaches an inode's backing file and ends there, also at a symlink or without
-        any name.
-        """
-        if inode.descriptor >= 0:
-            yield descriptor_path(inode.descriptor)
-        elif isinstance(inode, File):
-            fd = self.open_path(inode)
-            try:
-                yield descriptor_path(fd)
-            finally:
-                os.close(fd)
-        elif isinstance(inode, Directory):
-            yield descriptor_path(self.directory_fd(inode, inode.top))
-
-    def open_path(self, file: File) -> int:
-        """A new O_PATH descriptor of a file."""
-        if file.descriptor >= 0:
-            return os.dup(file.descriptor)
-        directory, name = self.location(file)
-        return os.open(name, OBJECT_FLAGS, dir_fd=directory)
-
-    def open_data(self, file: File, flags: int) -> int:
-        """Open a regular file for reading or writing. Raises OSError(ENXIO) for all else: it might
-        block, or act.
-        """
-        fd = self.open_path(file)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-            return os.open(descriptor_path(fd), flags | os.O_CLOEXEC | os.O_NOCTTY)
-        finally:
-            os.close(fd)
-
-    def readlink(self, file: File) -> bytes:
-        directory, name = (file.descriptor, b"") if file.descriptor >= 0 else self.location(file)
-        return os.readlink(name, dir_fd=directory)
-
     # Attributes
-
-    def status(self, inode: Inode) -> os.stat_result:
-        if inode.descriptor >= 0:
-            return os.fstat(inode.descriptor)
-        if isinstance(inode, File):
-            directory, name = self.location(inode)
-            return os.stat(name, dir_fd=directory, follow_symlinks=False)
-        assert isinstance(inode, Directory)
-        return os.fstat(self.directory_fd(inode, inode.top))
 
     def links(self, inode: Inode, status: os.stat_result) -> int:
         """The link count in the overlay; 1 for a merged directory, whose subdirectories nobody has
@@ -318,7 +222,7 @@ class Tree:
 
     def attributes(self, inode: Inode, status: os.stat_result | None = None) -> Attributes:
         if status is None:
-            status = self.status(inode)
+            status = self.backing.status(inode)
         return Attributes(
             inode.number,
             status.st_mode,
@@ -338,14 +242,11 @@ class Tree:
 
     def trim(self) -> None:
         """Keep memory and descriptors bounded. To be called between operations."""
-        self._descriptors.trim()
+        self.backing.trim()
         while self._names > _NAMES and len(self._read) > 1:
             directory, count = self._read.popitem(last=False)
             directory.upper_names = directory.lower_names = None
             self._names -= count
-
-    def close(self) -> None:
-        self._descriptors.close()
 
 
 def _no_entry(name: bytes) -> OSError:

@@ -1,7 +1,7 @@
 """The work directory: where things are made before they appear in the upper directory in one step.
 
 Owns WORK/work (temporary objects, garbage whenever no server runs) and the lock on it. Nothing in
-it is ever visible in the mount. Called by `upper`.
+it is ever visible in the mount. Called by `copyup` and `changes`.
 """
 
 import errno
@@ -10,6 +10,7 @@ import os
 import stat
 
 from fuse_overlay.layers import DIRECTORY_FLAGS, descriptor_path, open_directory
+from fuse_overlay.merge import OPAQUE_ATTRIBUTE, OPAQUE_MARKER
 
 
 class WorkDirectory:
@@ -30,6 +31,12 @@ class WorkDirectory:
             ) from None
         self._count = 0
         empty(self.fd)
+
+    def check_same_file_system(self, upper: int) -> None:
+        """Raise OSError(EXDEV) if nothing can be renamed from here to the directory `upper`."""
+        if os.fstat(upper).st_dev != os.fstat(self.fd).st_dev:
+            reason = "the work directory is not on the file system of the upper directory"
+            raise OSError(errno.EXDEV, reason)
 
     def temporary(self) -> bytes:
         """A name in `fd` that is not in use."""
@@ -97,3 +104,15 @@ def _remove(parent: int, name: bytes, is_directory: bool) -> None:
         os.rmdir(name, dir_fd=parent)
     else:
         os.unlink(name, dir_fd=parent)
+
+
+def make_opaque(directory: int) -> None:
+    """Mark an upper directory as hiding what is below."""
+    try:
+        os.setxattr(descriptor_path(directory), OPAQUE_ATTRIBUTE, b"y")
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        os.close(
+            os.open(OPAQUE_MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        )

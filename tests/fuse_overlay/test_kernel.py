@@ -114,6 +114,7 @@ OPERATIONS: list[tuple[str, Operation]] = [
     ("make a symlink", lambda r: (r / "dangling").symlink_to("nowhere")),
     ("write through a symlink", _write("link", "through")),
     ("make a FIFO", lambda r: os.mkfifo(r / "fifo", 0o640)),
+    ("make a socket", lambda r: os.mknod(r / "socket", 0o600 | stat.S_IFSOCK)),
     ("chmod a lower FIFO", lambda r: os.chmod(r / "lower-fifo", 0o600)),
     ("make a device", lambda r: os.mknod(r / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))),
     ("make a whiteout", lambda r: os.mknod(r / "white", stat.S_IFCHR, 0)),

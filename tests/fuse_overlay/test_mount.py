@@ -262,6 +262,49 @@ def test_the_server_ends_when_it_is_unmounted(tmp_path: Path) -> None:
 
 
 @in_namespace
+def test_what_is_mounted_below_stays_when_ours_is_unmounted(tmp_path: Path) -> None:
+    low, upper, work = _layers(tmp_path)
+    (tmp_path / "m").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "m"], check=True)
+    (tmp_path / "m/below").touch()
+    with mounted([low], upper, work, tmp_path / "m") as m:
+        assert os.listdir(m) == []
+    assert os.listdir(tmp_path / "m") == ["below"]
+    subprocess.run(["umount", tmp_path / "m"], check=True)
+
+
+@in_namespace
+def test_a_work_directory_elsewhere_is_refused(tmp_path: Path) -> None:
+    low, upper, work = _layers(tmp_path)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", work], check=True)
+    command = [sys.executable, "-m", "fuse_overlay", "-o", mount_options([low], upper, work)]
+    result = subprocess.run([*command, low], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "file system of the upper directory" in result.stderr
+    subprocess.run(["umount", work], check=True)
+
+
+@in_namespace
+def test_layers_on_different_file_systems_merge(tmp_path: Path) -> None:
+    low, upper, work = _layers(tmp_path)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", low], check=True)
+    fill(low, {"d/f": "text", "d/g": ""})
+    with (low / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"end")
+    with mounted([low], upper, work, tmp_path / "m") as m:
+        inodes = {name: os.stat(m / name).st_ino for name in ("d", "d/f", "d/g", "sparse")}
+        assert len(set(inodes.values())) == 4
+        with open(m / "sparse", "r+b") as file:
+            file.write(b"start")
+        os.rename(m / "d", m / "e")
+        assert (m / "e/f").read_text() == "text"
+        assert (m / "e").stat().st_ino == inodes["d"]
+        assert (m / "sparse").read_bytes() == b"start" + bytes((1 << 20) - 5) + b"end"
+    subprocess.run(["umount", low], check=True)
+
+
+@in_namespace
 def test_sigterm_unmounts_and_ends_the_server(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
     server = _serve_in_foreground(low, upper, work, tmp_path / "m")

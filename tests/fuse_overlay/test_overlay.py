@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import fuse_overlay.backing
 import fuse_overlay.tree
+from fuse_overlay.attributes import Attributes
 from fuse_overlay.overlay import Overlay
-from fuse_overlay.tree import Attributes
 from tests.fuse_overlay.support import fill, in_namespace, layers, remove, tree, whiteout
 
 UID, GID = os.getuid(), os.getgid()
@@ -263,7 +264,7 @@ def test_a_name_found_again_after_another_was_removed_is_the_same_file(made: Mad
 
 
 def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse_overlay.tree, "_DESCRIPTORS", 8)
+    monkeypatch.setattr(fuse_overlay.backing, "_DESCRIPTORS", 8)
     fill(made.bottom, {f"d{i}/e/f": "" for i in range(100)})
     with made.overlay() as overlay:
         before = len(os.listdir("/proc/self/fd"))
@@ -282,7 +283,7 @@ def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.Mo
 def test_paths_may_be_deeper_than_descriptors_are_kept(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuse_overlay.tree, "_DESCRIPTORS", 8)
+    monkeypatch.setattr(fuse_overlay.backing, "_DESCRIPTORS", 8)
     with made.overlay() as overlay:
         chain = [1]
         for _ in range(1500):
@@ -317,7 +318,7 @@ def test_a_symlink_in_the_place_of_a_directory_is_never_followed(
         directory = overlay.mkdir(1, b"d", 0o755, UID, GID).number
         inner = overlay.mkdir(directory, b"e", 0o755, UID, GID).number
         low = look(overlay, "low/dir").number
-        overlay._tree._descriptors._limit = 0  # forget the descriptors of directories
+        overlay._backing._descriptors._limit = 0  # forget the descriptors of directories
         overlay._tree.trim()
         (made.upper / "d/e").rmdir()
         (made.upper / "d/e").symlink_to(tmp_path / "secret")
@@ -540,7 +541,7 @@ def test_copy_up_keeps_owner_mode_times_and_attributes_of_every_type(tmp_path: P
     before = tree(made.bottom)
     with made.overlay() as overlay:
         for name in ("file", "link", "fifo"):
-            overlay._upper.copy_up(overlay._inode(look(overlay, f"d/{name}").number))  # type: ignore[union-attr]
+            overlay._writer().copier.copy_up(overlay._inode(look(overlay, f"d/{name}").number))
     after = tree(made.upper)
     assert {name: after[name] for name in before if name != "."} == {
         name: before[name] for name in before if name != "."
