@@ -29,6 +29,7 @@ _BROKEN_PIPE: Final = 141
 _RUN: Final = Entry("rootless.cli.run:run", "Run a command in a new container of an image")
 _PS: Final = Entry("rootless.cli.ps:ps", "List containers")
 _RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
+_STOP: Final = Entry("rootless.cli.stop:stop", "Stop containers")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
 _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
 _RMI: Final = Entry("rootless.cli.rmi:rmi", "Remove images")
@@ -37,6 +38,7 @@ _INFO: Final = Entry("rootless.cli.info:info", "Tell what this machine offers, a
 _COMMANDS: Final = {
     "run": _RUN,
     "ps": _PS,
+    "stop": _STOP,
     "rm": _RM,
     "pull": _PULL,
     "images": _IMAGES,
@@ -53,6 +55,7 @@ _SECTIONS: Final = {
         {
             "run": _RUN,
             "ls": _PS,
+            "stop": _STOP,
             "rm": _RM,
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },
@@ -103,15 +106,23 @@ def execute(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; what went wrong is on stderr by then."""
     settings = Settings()
     try:
-        status = group.main(arguments, prog_name="rl", standalone_mode=False, obj=settings)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        if instruction := os.environ.get("_RL_COMPLETE"):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(group, {"obj": settings}, "rl", "_RL_COMPLETE", instruction)
+        # Not click's own main: it ends silently on any broken pipe, our own ones included.
+        with group.make_context("rl", list(arguments), obj=settings) as context:
+            status = group.invoke(context)
         # A command returns its exit status, or None.
         return status if isinstance(status, int) else 0
-    except click.Abort:
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         _forget_output()
+        if settings.debug:
+            _explain(error, "broken pipe", debug=True)
         return _BROKEN_PIPE
     except click.ClickException as error:
         error.show()

@@ -135,6 +135,7 @@ def run_request(
     from rootless.images.store import ImageStore
 
     image = _find_or_pull(root, wanted.image, pull, platform, quiet)
+    _warn_of_platform(image)
     remove_leftovers(root)
     container = create(root, wanted, image)
     images = ImageStore(root)
@@ -147,18 +148,35 @@ def run_request(
 
 
 def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:
+    from rootless.images.manifest import Platform
     from rootless.images.store import ImageStore
 
     images = ImageStore(root)
+    wanted = Platform.parse(platform) if platform else None
     if pull != "always":
         try:
-            return images.find(name)
-        except ImageNotFound:
-            if pull == "never":
-                raise
+            image = images.find(name)
+            if wanted in (None, image.config.platform):
+                return image
+            missing = f"the image {name} here is for {image.config.platform}, not {wanted}"
+        except ImageNotFound as error:
+            missing = str(error)
+        if pull == "never":
+            raise ImageNotFound(missing)
     from rootless.images.pull import pull_image
 
     return images.find(pull_image(root, name, platform=platform, quiet=quiet))
+
+
+def _warn_of_platform(image: Image) -> None:
+    from rootless.images.manifest import Platform
+
+    host = Platform.host()
+    if image.config.platform not in host.runs():
+        click.echo(
+            f"rl: warning: the image is for {image.config.platform}, this machine is {host}",
+            err=True,
+        )
 
 
 def _no_new_privileges(options: tuple[str, ...]) -> bool:

@@ -6,29 +6,25 @@ subordinate ids is removed as root of a user namespace.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from rootless.containers import stop
 from rootless.containers.store import Container, ContainerStore
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.images.store import ImageStore
-from rootless.kernel import process, userns
-
-_PATIENCE_SECONDS = 10.0
+from rootless.kernel import userns
 
 
 def remove(root: Path, container: Container, *, force: bool = False, volumes: bool = False) -> None:
-    """Remove a container, and its anonymous volumes if asked; a running one only with force."""
-    if container.state.status == "running":
+    """Remove a container, and its anonymous volumes if asked; an active one only with force."""
+    if container.active:
         if not force:
             raise RlError(
                 f"container {container.name} is running (stop it first, or use rl rm --force)"
             )
-        kill(container)
+        stop.kill(container)
     anonymous = container.extra.anonymous_volumes if volumes else ()
     userns.call(_remove_files, root, container, list(anonymous))
 
@@ -38,26 +34,6 @@ def remove_leftovers(root: Path) -> None:
     for container in ContainerStore(root).list():
         if container.auto_remove and container.state.status == "exited" and _unattended(container):
             remove(root, container, volumes=True)
-
-
-def kill(container: Container) -> None:
-    """Kill a running container and wait until it is gone and its end is recorded."""
-    for known in (container.state.init, container.state.supervisor):
-        if known is None or not known.alive():
-            continue
-        try:
-            pidfd = os.pidfd_open(known.pid)
-        except ProcessLookupError:
-            continue
-        # Asked again now that the number cannot come to mean another process.
-        if known.alive():
-            if known == container.state.init:
-                process.send_signal(pidfd, signal.SIGKILL)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            if not poll.poll(_PATIENCE_SECONDS * 1000):
-                raise RlError(f"container {container.name} could not be killed in time")
-        os.close(pidfd)
 
 
 def _unattended(container: Container) -> bool:

@@ -87,6 +87,12 @@ class Container:
         return read_extra(self.config)
 
     @property
+    def active(self) -> bool:
+        """Whether it runs or is just being started."""
+        starting = self.state.status == "created" and self.state.supervisor is not None
+        return starting or self.state.status == "running"
+
+    @property
     def auto_remove(self) -> bool:
         """Whether it is to go when it ends (--rm)."""
         return bool(self.extra.request["auto_remove"])
@@ -199,7 +205,7 @@ def _verified(state: State) -> State:
     if state.status == "exited" or (state.init is not None and state.init.alive()):
         return state
     if state.supervisor is None or state.supervisor.alive():
-        # Not started, or its end is being recorded right now.
+        # Not started, or its start or end is being recorded right now.
         return state
     return replace(
         state,

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.oci import Layer, tar_of, write_layout
@@ -21,19 +22,24 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def busybox(directory: Path) -> None:
-    """Write an image of the host's static busybox in two layers: programs, then a greeting."""
+def busybox(
+    directory: Path,
+    files: Mapping[str, bytes | str] | None = None,
+    config: Mapping[str, object] | None = None,
+) -> None:
+    """Write an image of the host's static busybox in two layers: programs, then ``files``."""
     path = Path(__file__).parents[2] / "scripts/embedded-image"
     loader = importlib.machinery.SourceFileLoader("embedded_image", str(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
+    greeting = {"etc/": b"", "etc/motd": "hello from busybox\n"}
     layers = [
         Layer(module.busybox_layer(), "gzip"),
-        Layer(tar_of({"etc/": b"", "etc/motd": "hello from busybox\n"}), "zstd"),
+        Layer(tar_of(files or greeting), "zstd"),
     ]
-    write_layout(directory, layers, {"Env": [PATH], "Cmd": ["/bin/sh"]})
+    write_layout(directory, layers, {"Env": [PATH], "Cmd": ["/bin/sh"], **(config or {})})
 
 
 def debian(cache: Path) -> Path:

@@ -1,0 +1,163 @@
+"""What `ps` and `inspect` say of a container, and what ends it, in every state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import images
+from tests.support.oci import Layer, tar_of, write_layout
+from tests.support.registry import Registry
+from tests.support.runner import Rl
+
+
+@contextmanager
+def running(
+    rl: Rl, name: str, *command: str, rm: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a container in the background of the test until it prints its first line."""
+    script = command or ("sh", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done")
+    with rl.start("run", "--name", name, "alpine", *script, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        try:
+            yield process
+        finally:
+            rl("rm", "-f", name, check=False)
+            process.wait(30)
+
+
+def inspect(rl: Rl, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rl("inspect", name).stdout)[0]
+    return found
+
+
+def state_of(rl: Rl, name: str) -> dict[str, Any]:
+    state: dict[str, Any] = inspect(rl, name)["State"]
+    return state
+
+
+def wait_until_dead(rl: Rl, name: str) -> bool:
+    """Wait until the overlay server has seen the supervisor's death and ended the container."""
+    path = rl.root / "containers" / inspect(rl, name)["Id"] / "state.json"
+    pid = json.loads(path.read_bytes())["init"]["pid"]
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{pid}"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_running_container_is_listed_with_its_process(rl: Rl) -> None:
+    with running(rl, "seen"):
+        state = state_of(rl, "seen")
+        assert (state["Status"], state["Running"]) == ("running", True)
+        assert os.path.exists(f"/proc/{state['Pid']}")
+        assert rl("ps", "--format", "{{.Names}} {{.State}}").stdout == "seen running\n"
+
+
+def test_exit_code_and_times_are_recorded(rl: Rl) -> None:
+    rl("run", "--name", "ended", "alpine", "sh", "-c", "exit 3", check=False)
+    state = state_of(rl, "ended")
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 3, 0)
+    assert state["StartedAt"] < state["FinishedAt"]
+    assert rl("ps", "-q").stdout == ""
+    rl("rm", "ended")
+
+
+def test_failure_to_start_is_recorded_with_its_reason(rl: Rl) -> None:
+    rl("run", "--name", "failed", "alpine", "no-such-program", check=False)
+    state = state_of(rl, "failed")
+    assert (state["Status"], state["ExitCode"]) == ("exited", 127)
+    assert "no-such-program" in state["Error"]
+    rl("rm", "failed")
+
+
+def test_container_whose_processes_were_all_killed_is_not_said_to_run(rl: Rl) -> None:
+    with running(rl, "orphan") as process:
+        process.kill()
+        process.wait()
+        assert wait_until_dead(rl, "orphan")
+        state = state_of(rl, "orphan")
+        assert (state["Status"], state["Pid"], state["ExitCode"]) == ("exited", 0, 255)
+        assert "supervisor" in state["Error"]
+
+
+@pytest.mark.parametrize("field", ["start", "boot", "pid"])
+def test_another_process_with_the_recorded_number_is_not_taken_for_it(rl: Rl, field: str) -> None:
+    with running(rl, "reused"):
+        state_file = rl.root / "containers" / inspect(rl, "reused")["Id"] / "state.json"
+        state = json.loads(state_file.read_bytes())
+        for process in (state["init"], state["supervisor"]):
+            process[field] = {"start": 1, "boot": "another", "pid": os.getpid()}[field]
+        saved = state_file.read_bytes()
+        state_file.write_text(json.dumps(state))
+        assert state_of(rl, "reused")["Running"] is False
+        state_file.write_bytes(saved)
+        assert state_of(rl, "reused")["Running"] is True
+
+
+def test_running_container_is_removed_only_by_force(rl: Rl) -> None:
+    with running(rl, "busy") as process:
+        done = rl("rm", "busy", check=False)
+        assert done.returncode != 0
+        assert "is running" in done.stderr
+        assert rl("rm", "-f", "busy").stdout == "busy\n"
+        assert process.wait(30) == 128 + signal.SIGKILL
+        assert "no such container" in rl("inspect", "busy", check=False).stderr.lower()
+
+
+def test_stop_lets_the_command_end_by_itself(rl: Rl) -> None:
+    with running(rl, "polite") as process:
+        assert rl("stop", "polite").stdout == "polite\n"
+        assert process.wait(30) == 0
+        assert state_of(rl, "polite")["Status"] == "exited"
+        # Once more is no error, as in docker.
+        assert rl("stop", "polite").stdout == "polite\n"
+
+
+def test_stop_kills_what_does_not_end(rl: Rl) -> None:
+    deaf = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+    with running(rl, "deaf", *deaf) as process:
+        rl("stop", "-t", "0", "deaf")
+        assert process.wait(30) == 128 + signal.SIGKILL
+
+
+def test_stop_sends_the_signal_that_the_image_names(
+    rl: Rl, registry: Registry, tmp_path: Path
+) -> None:
+    script = "trap 'echo int; exit 7' INT; trap 'exit 8' TERM; echo up; while :; do sleep 0.1; done"
+    config = {"StopSignal": "SIGINT", "Cmd": ["/bin/sh", "/script"]}
+    images.busybox(tmp_path, {"script": script}, config)
+    name = f"{registry.host}/tests/stop"
+    registry.push(f"oci:{tmp_path}:latest", "tests/stop")
+    with rl.start(
+        "run", "-q", "--rm", "--name", "signalled", name, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        rl("stop", "signalled")
+        assert process.stdout.readline() == b"int\n"
+        assert process.wait(30) == 7
+    rl("rmi", name)
+
+
+def test_image_for_another_processor_is_run_with_a_warning(
+    rl: Rl, registry: Registry, tmp_path: Path
+) -> None:
+    write_layout(tmp_path, [Layer(tar_of({"f": ""}))], {"Cmd": ["/f"]}, architecture="s390x")
+    registry.push(f"oci:{tmp_path}:latest", "tests/foreign")
+    name = f"{registry.host}/tests/foreign"
+    done = rl("run", "-q", "--rm", "--platform", "linux/s390x", name, check=False)
+    assert done.returncode == 126
+    assert "the image is for linux/s390x" in done.stderr
+    rl("rmi", name)
