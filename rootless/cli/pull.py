@@ -19,6 +19,7 @@ def pull(settings: Settings, quiet: bool, platform: str | None, names: tuple[str
     NAME is an image as in `docker pull`: alpine, user/image:tag,
     host:5000/image@sha256:… The full names go to stdout.
     """
+    from rootless.cli.housekeeping import tidy
     from rootless.cli.report import for_each
     from rootless.images.pull import pull_image
     from rootless.images.reference import Reference
@@ -29,4 +30,6 @@ def pull(settings: Settings, quiet: bool, platform: str | None, names: tuple[str
         pull_image(root, name, platform, quiet)
         click.echo(str(Reference.parse(name)))
 
-    return for_each(names, pull_one)
+    status = for_each(names, pull_one)
+    tidy(root)
+    return status

@@ -336,6 +336,13 @@ def test_filters_choose_images(wanted: dict[str, list[str]], found: bool) -> Non
     assert image_view.selected(IMAGE, wanted) == found
 
 
+def test_an_image_without_a_tag_is_dangling() -> None:
+    by_digest = replace(IMAGE, names=(f"docker.io/library/web@{DIGEST}",))
+    for image in (by_digest, replace(IMAGE, names=())):
+        assert image_view.selected(image, {"dangling": ["true"]})
+        assert not image_view.selected(image, {"dangling": ["0"]})
+
+
 def test_dangling_is_true_or_false() -> None:
     with pytest.raises(RlError, match="it is true or false"):
         image_view.selected(IMAGE, {"dangling": ["maybe"]})
