@@ -1,7 +1,7 @@
 """Hostile layers are unpacked inside the layer's root or refused in one line.
 
-Every archive is written here. Nothing else ever changes: beside the store lies a canary directory that a way
-out would reach: by absolute path and by ``..`` from the layer.
+Every archive is written here. Nothing else ever changes: beside the store lies a
+canary directory that a way out would reach, by absolute path and by ``..``.
 """
 
 from __future__ import annotations
