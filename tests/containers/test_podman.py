@@ -18,7 +18,7 @@ from tests.support.runner import Rl
 # Prints a line for each file: type, mode, owner, links, size, time, name, link target.
 LISTING = (
     "find /usr /etc /opt /var /bin /sbin /root -xdev "
-    "! -path '/etc/host*' ! -path /etc/resolv.conf ! -path /etc/mtab "
+    "! -path /etc ! -path '/etc/host*' ! -path /etc/resolv.conf ! -path /etc/mtab "
     r"-printf '%y %m %U:%G %n %T@ %p %l ' \( -type f -printf '%s\n' -o -printf '\n' \) | sort"
 )
 
