@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -73,9 +72,6 @@ def _pull_as_root(
     platform: Platform | None,
     quiet: bool,
 ) -> str:
-    # What every Python program has, so that ^C cleans up and a broken pipe is an error.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     with on_stderr(quiet) as progress:
         return pull(ImageStore(root), reference, sources, platform=platform, progress=progress).id
 
@@ -100,7 +96,7 @@ def pull(
             )
     except BaseExceptionGroup as group:
         raise _first(group, reference) from None
-    except RlError as error:
+    except (RlError, OSError) as error:
         raise _in_context(error, reference) from None
 
 
@@ -115,13 +111,14 @@ def _first(group: BaseExceptionGroup[BaseException], reference: Reference) -> Ba
         else:
             leaves.append(error)
     for leaf in leaves:
-        if not isinstance(leaf, RlError):
+        if not isinstance(leaf, RlError | OSError):
             return leaf  # ^C, or a defect of ours
     return _in_context(leaves[0], reference)
 
 
 def _in_context(error: BaseException, reference: Reference) -> RlError:
-    return RlError(f"cannot pull {reference.familiar}: {error}")
+    reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+    return RlError(f"cannot pull {reference.familiar}: {reason}")
 
 
 class _Pull:
@@ -210,15 +207,10 @@ class _Pull:
         return config
 
     def _check_platform(self, config: ImageConfig) -> None:
-        """Refuse what is not as asked for; only mention what may not run here."""
-        wanted = self._platform or Platform.host()
-        if not config.platform.architecture or config.platform in wanted.runs():
-            return
-        if self._platform:
-            raise RlError(f"there is an image for {config.platform} only, not for {wanted}")
-        self._progress.message(
-            f"warning: the image is for {config.platform}, this machine is {wanted}"
-        )
+        """Refuse what is not as asked for; what was not asked for, `rl run` may warn of."""
+        wanted, has = self._platform, config.platform
+        if wanted and has.architecture and has not in wanted.runs():
+            raise RlError(f"there is an image for {has} only, not for {wanted}")
 
     async def _layers(
         self, repository: Repository, document: Manifest, config: ImageConfig
@@ -296,11 +288,13 @@ class _Pull:
                     else:
                         await self._from_store(layer, receive)
             except trio.BrokenResourceError:
-                pass  # the unpacking process gave up: its reason comes with the commit
-            else:
-                self._progress.downloaded(layer)
-                if blob:
-                    await trio.to_thread.run_sync(blob.commit)
+                # The unpacking process gave up: its reason comes with the commit.
+                if tree:
+                    await trio.to_thread.run_sync(tree.commit)
+                raise RlError(f"layer {layer.digest} goes on after its end") from None
+            self._progress.downloaded(layer)
+            if blob:
+                await trio.to_thread.run_sync(blob.commit)
             if tree:
                 await trio.to_thread.run_sync(tree.commit)
 

@@ -308,6 +308,15 @@ def test_an_unbearable_wait_is_not_begun() -> None:
     assert len(fake.requests) == 1
 
 
+def test_a_registry_that_was_never_there_is_not_waited_for(
+    dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "FIRST_WAIT", 2.0)
+    said: list[str] = []
+    fails("Connection refused", manifest, dead, said=said)
+    assert said == []
+
+
 def test_waits_grow_up_to_a_bound_and_never_fall_below_what_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
