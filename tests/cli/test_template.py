@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def render(source: str, value: Any = CONTAINER) -> str:
         ("{{.SizeRw}}", "<no value>"),
         ("{{print .SizeRw}}", "<nil>"),
         ("{{1.5}} {{2.0}} {{0x10}} {{017}} {{1_000}}", "1.5 2 16 15 1000"),
+        ("{{1e6}} {{123456.5}} {{12345678.9}} {{0.0001}}", "1e+06 123456.5 1.23456789e+07 0.0001"),
         ("{{-3}} {{'a'}} {{true}} {{1 | print nil}}", "-3 97 true <nil> 1"),
         # Conditions.
         ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
@@ -126,7 +128,8 @@ def render(source: str, value: Any = CONTAINER) -> str:
         ('{{printf "%q" .Args}}', '["-g" "daemon off;"]'),
         ('{{printf "%-8s|%8s|%.2s|" .Name .Name .Name}}', "/web    |    /web|/w|"),
         ('{{printf "%05d|%+d|%x|%X|%%" 42 42 255 "hi"}}', "00042|+42|ff|6869|%"),
-        ('{{printf "%.2f %g %5.1f" 3.14159 2.5 1.25}}', "3.14 2.5   1.2"),
+        ('{{printf "%.2f %g %5.1f %G" 3.14159 2.5 1.25 0.00001}}', "3.14 2.5   1.2 1E-05"),
+        ('{{printf "%#x %#o %#v %T" 255 8 "a" 1.5}}', '0xff 010 "a" float64'),
         ('{{printf "%*d" 5 42}}', "   42"),
         ('{{printf "%d" `x`}}', "%!d(string=x)"),
         ('{{printf "%d"}} {{printf "%d" 1 2}}', "%!d(MISSING) 1%!(EXTRA int=2)"),
@@ -195,6 +198,9 @@ def test_a_template_prints_what_docker_prints(source: str, text: str) -> None:
         ("{{'ab'}}", "unterminated string"),
         ("{{'\\x4142'}}", "malformed character constant"),
         ("{{.Id # }}", "unexpected '# }}' in an action"),
+        ("{{nil}}", "nil is not a command"),
+        ('{{upper("a")}}', 'unexpected "(" in command'),
+        ("{{1e999}}", "bad number syntax"),
         ("{{$ = 1}}", "only a variable such as $x can be set"),
     ],
 )
@@ -261,3 +267,39 @@ def test_an_error_crosses_a_process_boundary_unchanged() -> None:
     error = TemplateError("why")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy)) == (TemplateError, "template parsing error: why")
+
+
+# Templates of constants only, so that any program that uses Go's engine can be asked.
+CONSTANT = r"""
+{{printf "%05d|%+d|%x|%X|%o|%b|%c|%U|%q" 42 42 255 255 8 5 97 128512 97}}
+{{printf "%-8s|%8s|%.2s|%q|%x|%X" "abc" "abc" "abc" "a\"b" "hi" "hi"}}
+{{printf "%v %v %v %v %T" 1 "a" true 1.5 1.5}}
+{{printf "%d" "x"}} {{printf "%s" 5}} {{printf "%t" 1}} {{printf "%d" true}} {{printf "%v" nil}}
+{{printf "%d"}} {{printf "%d" 1 2}} {{printf "%d %d" 1}} {{printf "%!" 1}} {{printf "%"}}
+{{printf "%6.2f|%e|%g|%G|%f" 3.14159 1234.5 1234.5 0.00001 2.0}}
+{{printf "%*d|%-*d|%.*f" 5 42 5 42 2 3.14159}}
+{{printf "%q %s %v %d" (split "a,b" ",") (split "a,b" ",") (split "a,b" ",") (split "a,b" ",")}}
+{{print 1 2 "a" 3 "b" "c" 1.5 true}} {{print nil}} {{println 1 "a" true}}
+{{1.5}} {{2.0}} {{1e6}} {{1e21}} {{123456.5}} {{1234567.5}} {{.00001}} {{0x10}} {{017}} {{1_000}}
+{{-3}} {{+3}} {{'a'}} {{'\x41'}} {{'\u00e9'}} {{0b101}} {{0o17}} {{true}} {{"\\\"\x41\101\u00e9"}}
+{{len "abc"}} {{index "abc" 1}} {{slice "abcdef" 1 3}} {{slice "abcdef" 2}} {{slice "abc"}}
+{{eq 1 1}} {{eq 1 2 1}} {{ne 1 2}} {{lt 1 2}} {{le 2 2}} {{gt "b" "a"}} {{ge 1.5 1.5}}
+{{and 1 0 2}} {{and 1 2}} {{or 0 "" "x"}} {{or 0 ""}}| {{not 0}} {{not "a"}} {{true | not}}
+{{"a" | upper}} {{"ABC" | lower}} {{title "hello wORLD foo-bar it's"}} {{1 | printf "%d-%d" 2}}
+{{truncate "abcdef" 3}} {{pad "x" 2 3}}| {{pad "" 2 3}}| {{truncate "ab" 5}}
+{{join (split "a,b,c" ",") "-"}} {{split "a,b" ","}} {{len (split "a,b" ",")}} {{split "abc" ""}}
+{{json "a<b>&é"}} {{json 1.5}} {{json true}} {{json (split "a,b" ",")}} {{json nil}}
+{{$x := 1}}{{if true}}{{$x = 2}}{{$x := 3}}{{end}}{{$x}}
+{{range $i, $e := split "a,b,c" ","}}{{if $i}};{{end}}{{$i}}={{$e}}{{end}}
+{{range split "a,b,c" ","}}{{if eq . "b"}}{{continue}}{{end}}{{.}}{{end}}
+{{range slice (split "a" ",") 1}}x{{else}}none{{end}}
+{{with "a"}}{{.}}{{else}}b{{end}}{{with ""}}{{.}}{{else}}b{{end}}
+{{if 0}}a{{else if 1}}b{{else}}c{{end}} a  {{- 1 -}}  b {{- /* x */ -}} c {{/* y */}} d
+"""
+
+
+def test_gos_own_engine_prints_the_same() -> None:
+    done = subprocess.run(
+        ["podman", "version", "--format", CONSTANT], capture_output=True, text=True, check=True
+    )
+    assert render(CONSTANT).rstrip("\n") == done.stdout.rstrip("\n")

@@ -118,11 +118,17 @@ def _number(text: str) -> int | float:
         elif digits[:2].lower() in ("0x", "0o", "0b"):
             number = int(text, 0)
         else:
-            return float(text)
+            return _finite(float(text))
     except ValueError:
         raise TemplateError(f"bad number syntax: {text}") from None
     if not -_LARGEST_INT <= number < _LARGEST_INT:
         raise TemplateError(f"integer overflow: {text}")
+    return number
+
+
+def _finite(number: float) -> float:
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("too large")
     return number
 
 

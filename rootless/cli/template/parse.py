@@ -207,12 +207,19 @@ class _Parser:
         self._skip_space()
         while self._tokens and self._tokens[-1].text not in ("|", ")"):
             operands.append(self._operand(context))
-            if self._tokens and self._tokens[-1].kind not in ("space", "sign"):
+            if not self._ends_operand():
                 self._unexpected(context)
             self._skip_space()
         if not operands:
             raise TemplateError(f"missing value for {context}")
+        if operands[0] == Literal(None):
+            raise TemplateError("nil is not a command")
         return tuple(operands)
+
+    def _ends_operand(self) -> bool:
+        if not self._tokens:
+            return True
+        return self._tokens[-1].kind == "space" or self._tokens[-1].text in ("|", ")")
 
     def _operand(self, context: str) -> Operand:
         token = self._take()

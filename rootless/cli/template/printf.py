@@ -89,7 +89,9 @@ def _scalar(value: Any, verb: str, flags: str, precision: int | None) -> str:
         case int(), "d":
             return f"{value:+d}" if "+" in flags else str(value)
         case int(), "x" | "X" | "o" | "b":
-            return format(value, f"#{verb}" if "#" in flags else verb)
+            # Go's prefix for octal is C's.
+            text = format(value, f"#{verb}" if "#" in flags else verb)
+            return text.replace("0o", "0")
         case int(), "c" if 0 <= value < 0x110000:
             return chr(value)
         case int(), "q" if 0 <= value < 0x110000:
@@ -99,7 +101,8 @@ def _scalar(value: Any, verb: str, flags: str, precision: int | None) -> str:
         case float(), "f" | "F" | "e" | "E" | "g" | "G":
             sign = "+" if "+" in flags else ""
             if verb in "gG" and precision is None:
-                return sign * (value >= 0) + format_scalar(value)
+                text = sign * (value >= 0) + format_scalar(value)
+                return text.upper() if verb == "G" else text
             return format(value, f"{sign}.{6 if precision is None else precision}{verb}")
     shown = format_scalar(value)
     return f"%!{verb}({shown if value is None else f'{type_name(value)}={shown}'})"

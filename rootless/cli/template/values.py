@@ -78,8 +78,17 @@ def format_scalar(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return repr(value).removesuffix(".0")
+            return _format_float(value)
     return str(value)
+
+
+def _format_float(value: float) -> str:
+    """Return the fewest digits that mean ``value``, as strconv's %g: 1.5, 1e+06."""
+    forms = (f"{value:.{digits}e}" for digits in range(18))
+    shortest = next(form for form in forms if float(form) == value)
+    if -4 <= int(shortest.partition("e")[2]) < 6:
+        return repr(value).removesuffix(".0")
+    return shortest
 
 
 def quote(text: str) -> str:
