@@ -19,13 +19,14 @@ from pathlib import Path
 import trio
 
 from rootless.errors import RlError
-from rootless.images import auth, manifest, registries
-from rootless.images.auth import Credentials
+from rootless.images import credentials, manifest, registries
+from rootless.images.credentials import Credentials
 from rootless.images.manifest import Descriptor, ImageConfig, Manifest, Platform
 from rootless.images.progress import Progress, on_stderr
 from rootless.images.reference import Reference
 from rootless.images.registries import Endpoint
-from rootless.images.registry import EndpointClient, Receive, Repository
+from rootless.images.registry import EndpointClient, Receive
+from rootless.images.repository import Repository
 from rootless.images.store import Image, ImageStore
 from rootless.images.writers import LayerWriter
 from rootless.kernel import userns
@@ -60,7 +61,7 @@ def pull_image(root: Path, name: str, platform: str | None, quiet: bool) -> str:
 def find_sources(reference: Reference) -> list[Source]:
     """Return where to look for an image, by the user's configuration, first choice first."""
     return [
-        Source(endpoint, auth.find(endpoint.reference.registry, endpoint.reference.repository))
+        Source(endpoint, credentials.find(endpoint.reference))
         for endpoint in registries.endpoints(reference, registries.load())
     ]
 

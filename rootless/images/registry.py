@@ -1,8 +1,8 @@
 """A client of the OCI distribution specification, for pulls.
 
-Owns HTTP towards registries: authentication, redirects, retries, resuming, the
-size of what is read, and which endpoint of several serves. Never writes to
-disk and never starts a thread. Called by the pull, under trio.
+Owns HTTP towards one registry: authentication, redirects, retries, resuming
+and the size of what is read. Never writes to disk. Runs under trio; called by
+the repository, which knows the other registries.
 
 Rules: distribution-spec 1.1, "Pull"; RFC 9110 for ranges and Retry-After.
 """
@@ -10,12 +10,8 @@ Rules: distribution-spec 1.1, "Pull"; RFC 9110 for ranges and Retry-After.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import random
-import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from types import TracebackType
@@ -25,24 +21,16 @@ import trio
 
 from rootless import __version__
 from rootless.errors import RlError
-from rootless.images import auth
-from rootless.images.auth import Credentials, TokenRequest, TokenResponse
+from rootless.images import answers, auth
+from rootless.images.auth import TokenRequest, TokenResponse
+from rootless.images.credentials import Credentials
 from rootless.images.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor
 from rootless.images.reference import DEFAULT_REGISTRY
 from rootless.images.registries import Endpoint
 
-# Seconds. A registry may need long to find a blob in its own storage.
-TIMEOUT = httpx.Timeout(60, connect=20)
-# How often one thing is asked for, and the seconds between: doubled each time.
-ATTEMPTS = 5
-FIRST_WAIT = 0.5
-LONGEST_WAIT = 60.0
-# A connection that brought this many bytes before it broke was worth it: it costs no attempt.
-WORTHWHILE = 1 << 20
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY = 16 << 10
 
-_TRANSIENT = (429, 500, 502, 503, 504)
 _NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 
 Receive = Callable[[bytes], Awaitable[None]]
@@ -59,53 +47,6 @@ class _Transient(Exception):
     def __init__(self, reason: str, retry_after: str | None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-
-
-class Repository:
-    """A repository at all of its endpoints: each is tried in order, the first that serves wins.
-
-    The one that served a manifest is asked first from then on. RlError says of
-    every endpoint why it did not serve.
-    """
-
-    def __init__(self, clients: Sequence[EndpointClient]) -> None:
-        self._clients = list(clients)
-
-    async def manifest(self, digest: str | None = None) -> bytes:
-        """Return the manifest or index with this digest, or that the reference names."""
-        failures = []
-        for client in list(self._clients):
-            try:
-                data = await client.manifest(digest)
-            except RegistryError as error:
-                failures.append((client, error))
-            else:
-                self._clients.remove(client)
-                self._clients.insert(0, client)
-                return data
-        raise _failure(failures)
-
-    async def blob(self, descriptor: Descriptor, receive: Receive) -> None:
-        """Hand the bytes of a blob to ``receive``, in order and each once; not yet verified.
-
-        An endpoint that breaks half-way is continued by the next one.
-        """
-        done = 0
-
-        async def counted(chunk: bytes) -> None:
-            nonlocal done
-            await receive(chunk)
-            done += len(chunk)
-
-        failures = []
-        for client in list(self._clients):
-            try:
-                await client.blob(descriptor, done, counted)
-            except RegistryError as error:
-                failures.append((client, error))
-            else:
-                return
-        raise _failure(failures)
 
 
 class EndpointClient:
@@ -206,14 +147,14 @@ class EndpointClient:
                     await consume(response)
                     return
             except (httpx.TransportError, _Transient) as error:
-                reason = str(error) if isinstance(error, _Transient) else _reason(error)
+                reason = str(error) if isinstance(error, _Transient) else answers.reason(error)
                 if not self._reached and isinstance(error, _NOT_REACHED):
                     # More likely a wrong name than a bad moment, and there may be a mirror.
                     raise RegistryError(reason) from None
-                if position() - from_position >= WORTHWHILE:
+                if position() - from_position >= answers.WORTHWHILE:
                     attempt, from_position = 1, position()
                 asked = getattr(error, "retry_after", None)
-                wait = wait_before_next(attempt, retry_after(asked))
+                wait = answers.wait_before_next(attempt, answers.retry_after(asked))
                 if wait is None:
                     raise RegistryError(reason) from None
                 if wait >= 1:
@@ -299,8 +240,8 @@ class EndpointClient:
         request = self._client.build_request(method, ask.url, headers=headers, content=ask.form)
         response = await self._client.send(request, stream=True)
         try:
-            if response.status_code in _TRANSIENT:
-                reason = f"the token server answers {_status(response)}"
+            if response.status_code in answers.TRANSIENT:
+                reason = f"the token server answers {answers.status(response)}"
                 raise _Transient(reason, response.headers.get("retry-after"))
             body = await _read_some(response, auth.MAX_TOKEN_ANSWER)
             return TokenResponse(response.status_code, body)
@@ -310,11 +251,11 @@ class EndpointClient:
     async def _refused(self, response: httpx.Response, path: str) -> None:
         """Raise what an unsuccessful status means, in plain words."""
         status = response.status_code
-        said = _message(await _read_some(response, MAX_ERROR_BODY))
+        said = answers.message(await _read_some(response, MAX_ERROR_BODY))
         detail = f" ({said})" if said else ""
-        if status in _TRANSIENT:
+        if status in answers.TRANSIENT:
             wait = response.headers.get("retry-after")
-            raise _Transient(f"it answers {_status(response)}{detail}", wait)
+            raise _Transient(f"it answers {answers.status(response)}{detail}", wait)
         if status in (401, 403):
             raise RegistryError(f"access denied{detail}{self._login_hint()}")
         kind, _, name = path.partition("/")
@@ -323,7 +264,7 @@ class EndpointClient:
             raise RegistryError(f"it has no {self._reference.repository}{separator}{name}")
         if status == 404:
             raise RegistryError(f"{name}, a part of the image, is missing")
-        raise RegistryError(f"it answers {_status(response)}{detail}")
+        raise RegistryError(f"it answers {answers.status(response)}{detail}")
 
     def _login_hint(self) -> str:
         if self._credentials:
@@ -334,10 +275,6 @@ class EndpointClient:
         )
 
 
-def _failure(failures: list[tuple[EndpointClient, RegistryError]]) -> RlError:
-    return RlError("; ".join(f"{client.host}: {error}" for client, error in failures))
-
-
 def _http_client(verify: bool) -> httpx.AsyncClient:
     """Proxies come from the environment, as do SSL_CERT_FILE and SSL_CERT_DIR."""
     # The system's authorities, not certifi's: a site adds its own to the former.
@@ -345,7 +282,7 @@ def _http_client(verify: bool) -> httpx.AsyncClient:
     try:
         return httpx.AsyncClient(
             verify=context,
-            timeout=TIMEOUT,
+            timeout=answers.TIMEOUT,
             # A blob's bytes are its digest: nothing on the way may compress them.
             headers={"User-Agent": f"rl/{__version__}", "Accept-Encoding": "identity"},
             # As Docker: loopback is never behind a proxy.
@@ -360,33 +297,6 @@ def _unverified() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def wait_before_next(attempt: int, asked: float | None) -> float | None:
-    """Return the seconds to wait after failed ``attempt`` (1 is the first), None to give up.
-
-    ``asked`` is what the registry asked us to wait, if it did.
-    """
-    if attempt >= ATTEMPTS or (asked is not None and asked > LONGEST_WAIT):
-        return None
-    # Jitter keeps the jobs of a cluster from coming back all at once.
-    backoff = min(FIRST_WAIT * 2.0 ** (attempt - 1), LONGEST_WAIT) * random.uniform(0.5, 1)
-    return max(backoff, asked or 0)
-
-
-def retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header means (RFC 9110, section 10.2.3)."""
-    import time
-    from email.utils import parsedate_to_datetime
-
-    if header is None:
-        return None
-    if re.fullmatch("[0-9]{1,9}", header):
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _skipped(response: httpx.Response, at: int) -> int:
@@ -409,41 +319,3 @@ async def _read_some(response: httpx.Response, limit: int) -> bytes:
         if len(data) >= limit:
             break
     return bytes(data[:limit])
-
-
-def _status(response: httpx.Response) -> str:
-    return f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}".strip()
-
-
-def _message(body: bytes) -> str:
-    """Return the registry's own words (distribution-spec, "Error Codes"), made fit to print."""
-    try:
-        error = json.loads(body)["errors"][0]
-        text = error.get("message") or error.get("code") or ""
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return ""
-    return re.sub(r"[^\x20-\x7e]+", " ", str(text))[:200].strip()
-
-
-def _reason(error: httpx.TransportError) -> str:
-    """Say in plain words why there was no response."""
-    if isinstance(error, httpx.ConnectTimeout):
-        return f"no connection in {TIMEOUT.connect:.0f} seconds"
-    if isinstance(error, httpx.TimeoutException):
-        return f"no answer in {TIMEOUT.read:.0f} seconds"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message})"
-        if isinstance(cause, ssl.SSLError) and cause.reason in (
-            "WRONG_VERSION_NUMBER",
-            "HTTP_REQUEST",
-        ):
-            return "it speaks no TLS (if that is right: insecure = true in registries.conf)"
-        if isinstance(cause, OSError) and cause.errno:
-            # trio repeats the address in strerror; name resolution has numbers of its own.
-            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__

@@ -17,12 +17,14 @@ import pytest
 import trio
 
 from rootless.errors import RlError
-from rootless.images import registry
-from rootless.images.auth import Credentials
+from rootless.images import answers
+from rootless.images.answers import retry_after, wait_before_next
+from rootless.images.credentials import Credentials
 from rootless.images.manifest import MAX_DOCUMENT
 from rootless.images.reference import Reference
 from rootless.images.registries import Endpoint
-from rootless.images.registry import EndpointClient, Repository, retry_after, wait_before_next
+from rootless.images.registry import EndpointClient
+from rootless.images.repository import Repository
 from tests.images.fake import Fake, Request, descriptor, digest, serve
 
 # httpx leaves its inner generators to the collector when a body is not read to its end; the
@@ -39,7 +41,7 @@ BASIC = "Basic " + base64.b64encode(b"me:secret").decode()
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(answers, "FIRST_WAIT", 0.001)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -240,7 +242,7 @@ def test_a_blob_longer_than_announced_is_not_read_on() -> None:
 def test_a_transfer_that_ends_too_early_is_given_up_in_the_end() -> None:
     with serve(lambda request: request.answer(200, BLOB[:1000])) as fake:
         fails("ended the transfer too early", blob, fake.host)
-    assert len(fake.requests) == registry.ATTEMPTS
+    assert len(fake.requests) == answers.ATTEMPTS
 
 
 def test_a_connection_that_breaks_after_the_last_byte_does_no_harm() -> None:
@@ -256,7 +258,7 @@ def test_a_connection_that_breaks_after_the_last_byte_does_no_harm() -> None:
 
 def test_a_transfer_that_moves_on_between_breaks_is_not_given_up() -> None:
     data = bytes(9 << 20)
-    piece = registry.WORTHWHILE + 1
+    piece = answers.WORTHWHILE + 1
 
     def behaviour(request: Request) -> None:
         start = int(request.headers.get("range", "bytes=0-")[6:-1])
@@ -267,7 +269,7 @@ def test_a_transfer_that_moves_on_between_breaks_is_not_given_up() -> None:
 
     with serve(behaviour) as fake:
         assert blob(fake.host, data=data) == data
-    assert len(fake.requests) > registry.ATTEMPTS
+    assert len(fake.requests) > answers.ATTEMPTS
 
 
 # Retries
@@ -287,7 +289,7 @@ def test_a_registry_that_stays_bad_is_given_up_with_its_words() -> None:
     body = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your limit."}]}'
     with serve(lambda request: request.answer(429, body)) as fake:
         fails(r"429 Too Many Requests \(You have reached your limit\.\)", manifest, fake.host)
-    assert len(fake.requests) == registry.ATTEMPTS
+    assert len(fake.requests) == answers.ATTEMPTS
 
 
 def test_a_wait_that_the_registry_asks_for_is_kept_and_told() -> None:
@@ -311,7 +313,7 @@ def test_an_unbearable_wait_is_not_begun() -> None:
 def test_a_registry_that_was_never_there_is_not_waited_for(
     dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "FIRST_WAIT", 2.0)
+    monkeypatch.setattr(answers, "FIRST_WAIT", 2.0)
     said: list[str] = []
     fails("Connection refused", manifest, dead, said=said)
     assert said == []
@@ -320,14 +322,14 @@ def test_a_registry_that_was_never_there_is_not_waited_for(
 def test_waits_grow_up_to_a_bound_and_never_fall_below_what_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "FIRST_WAIT", 1.0)
-    for attempt in range(1, registry.ATTEMPTS):
+    monkeypatch.setattr(answers, "FIRST_WAIT", 1.0)
+    for attempt in range(1, answers.ATTEMPTS):
         wait = wait_before_next(attempt, None)
         assert wait is not None
         assert 2.0 ** (attempt - 2) <= wait <= 2.0 ** (attempt - 1)
         assert wait_before_next(attempt, 50) == 50
-    assert wait_before_next(registry.ATTEMPTS, None) is None
-    assert wait_before_next(1, registry.LONGEST_WAIT + 1) is None
+    assert wait_before_next(answers.ATTEMPTS, None) is None
+    assert wait_before_next(1, answers.LONGEST_WAIT + 1) is None
 
 
 def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
