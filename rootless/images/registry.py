@@ -170,7 +170,8 @@ class EndpointClient:
         async with AsyncExitStack() as stack:
             response = await self._send(path, headers)
             stack.push_async_callback(response.aclose)
-            if response.status_code == 401:
+            # Only the registry itself may ask who we are, not where it redirects to.
+            if response.status_code == 401 and self._is_ours(response.url):
                 challenges = response.headers.get_list("www-authenticate")
                 await response.aclose()
                 self._authorization = await self._authorize(challenges)
@@ -197,16 +198,25 @@ class EndpointClient:
         self._bases = [base]
         self._reached = True
 
+    def _is_ours(self, url: httpx.URL) -> bool:
+        base = httpx.URL(self._bases[0])
+        return (url.scheme, url.host, url.port) == (base.scheme, base.host, base.port)
+
     async def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """GET through redirects; our Authorization stays with the registry that asked for it."""
-        origin = httpx.URL(url)
-        target = origin
-        for _ in range(MAX_REDIRECTS + 1):
+        target = httpx.URL(url)
+        for redirects in range(MAX_REDIRECTS + 1):
             extra = {}
-            if self._authorization and _same_origin(origin, target):
+            if self._authorization and self._is_ours(target):
                 extra["Authorization"] = self._authorization
             request = self._client.build_request("GET", target, headers=headers | extra)
-            response = await self._client.send(request, stream=True)
+            try:
+                response = await self._client.send(request, stream=True)
+            except httpx.TransportError as error:
+                if not redirects:
+                    raise
+                where = f"it redirects to {target.host}"
+                raise _Transient(f"{where}: {answers.reason(error)}", None) from None
             location = response.headers.get("location")
             if not response.has_redirect_location or location is None:
                 return response
@@ -238,7 +248,11 @@ class EndpointClient:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         method = "GET" if ask.form is None else "POST"
         request = self._client.build_request(method, ask.url, headers=headers, content=ask.form)
-        response = await self._client.send(request, stream=True)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TransportError as error:
+            where = f"token server {request.url.host}"
+            raise _Transient(f"{where}: {answers.reason(error)}", None) from None
         try:
             if response.status_code in answers.TRANSIENT:
                 reason = f"the token server answers {answers.status(response)}"
@@ -306,10 +320,6 @@ def _skipped(response: httpx.Response, at: int) -> int:
     if not response.headers.get("content-range", "").startswith(f"bytes {at}-"):
         raise RegistryError("it answers with another range than the one asked for")
     return 0
-
-
-def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 async def _read_some(response: httpx.Response, limit: int) -> bytes:

@@ -461,6 +461,28 @@ def test_authorization_does_not_leave_the_registry() -> None:
     assert request.path == "/signed?x=1"
 
 
+def test_only_the_registry_itself_is_told_who_we_are() -> None:
+    def asks(request: Request) -> None:
+        realm = f'Bearer realm="http://{request.headers["host"]}/token"'
+        request.answer(401, www_authenticate=f'{realm}, Basic realm="x"')
+
+    with serve(asks) as thief:
+        target = f"http://{thief.host}/blob"
+        with serve(lambda request: request.answer(307, location=target)) as fake:
+            fails("access denied", blob, fake.host, credentials=ME)
+    assert thief.paths() == ["/blob"]
+    assert "authorization" not in thief.requests[0].headers
+
+
+def test_a_server_that_the_registry_sends_us_to_is_named_when_it_fails(dead: str) -> None:
+    host = dead.partition(":")[0]
+    realm = f'Bearer realm="http://{dead}/token"'
+    with serve(lambda request: request.answer(401, www_authenticate=realm)) as fake:
+        fails(f"token server {host}: Connection refused", manifest, fake.host)
+    with serve(lambda request: request.answer(307, location=f"http://{dead}/")) as fake:
+        fails(f"it redirects to {host}: Connection refused", manifest, fake.host)
+
+
 def test_a_resumed_transfer_goes_through_the_redirect_again() -> None:
     with serve(broken_after(1000)) as storage:
         target = f"http://{storage.host}/blob"
