@@ -34,7 +34,7 @@ def busybox(
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    greeting = {"etc/": b"", "etc/motd": "hello from busybox\n"}
+    greeting: dict[str, bytes | str] = {"etc/": b"", "etc/motd": "hello from busybox\n"}
     layers = [
         Layer(module.busybox_layer(), "gzip"),
         Layer(tar_of(files or greeting), "zstd"),
