@@ -102,6 +102,7 @@ def render(source: str, value: Any = CONTAINER) -> str:
         ("{{range $i, $e := .Args}}{{if $i}},{{end}}{{$e}}{{end}}", "-g,daemon off;"),
         ("{{range $e := .Args}}<{{$e}}>{{end}}", "<-g><daemon off;>"),
         ("{{range .Config.Cmd}}x{{else}}none{{end}}", "none"),
+        ("{{range .Args}}x{{else}}none{{end}}", "xx"),
         ("{{range $x := .Config.Cmd}}x{{else}}{{$x}}{{end}}", "[]"),
         ("{{range .Mounts}}{{if .RW}}{{continue}}{{end}}{{.Type}}{{end}}", "volume"),
         ("{{range .Mounts}}{{.Type}}{{break}}{{end}}", "bind"),
@@ -201,6 +202,7 @@ def test_a_template_prints_what_docker_prints(source: str, text: str) -> None:
         ("{{nil}}", "nil is not a command"),
         ('{{upper("a")}}', 'unexpected "(" in command'),
         ("{{1e999}}", "bad number syntax"),
+        ("{{printf `%*d` `x` 1}}", "bad width"),
         ("{{$ = 1}}", "only a variable such as $x can be set"),
     ],
 )

@@ -83,7 +83,7 @@ def container() -> Container:
             command=("serve", "--port", "80"),
             env=("A=1",),
             mounts=(
-                Mount("bind", "/home/me/src", "/src", ("ro",)),
+                Mount("bind", "/home/me/src", "/src", ("ro", "rslave")),
                 Mount("volume", "cache", "/cache"),
                 Mount("tmpfs", "", "/scratch", ("size=1m",)),
             ),
@@ -246,9 +246,9 @@ def test_inspect_tells_what_a_container_was_made_from(container: Container) -> N
         "Destination": "/src",
         "Mode": "",
         "RW": False,
-        "Propagation": "rprivate",
+        "Propagation": "rslave",
     }
-    assert mounts["/cache"]["Name"] == "cache"
+    assert (mounts["/cache"]["Name"], mounts["/cache"]["Propagation"]) == ("cache", "rprivate")
     assert mounts["/cache"]["Source"] == "/state/volumes/cache/_data"
     layers = value["GraphDriver"]["Data"]["LowerDir"].split(":")
     assert layers == [f"/state/layers/{'2' * 64}", f"/state/layers/{'1' * 64}"]
