@@ -56,6 +56,9 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
         where = f" ({error.filename})" if error.filename else ""
         text = f"cannot set up the container: {error.strerror}{where}"
         channel.send({"error": text, "exit_code": FAILED, "errno": error.errno})
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}"
+        channel.send({"error": text, "exit_code": FAILED})
     return FAILED
 
 

@@ -83,7 +83,7 @@ def _run_child(main: Callable[[], int], keep: Iterable[int]) -> NoReturn:
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else CHILD_FAILED
     except BaseException:
-        traceback.print_exc()
+        os.write(2, traceback.format_exc().encode())
     finally:
         try:
             _flush()
