@@ -66,7 +66,8 @@ def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) ->
         raise RlError(
             f"cannot mount {source} on {target} in the container: {error.strerror}"
         ) from None
-    if target == "/dev":
+    # What somebody binds there is used as it is.
+    if target == "/dev" and kind == "tmpfs":
         _populate_dev(root)
 
 

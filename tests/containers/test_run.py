@@ -293,6 +293,12 @@ def test_mount_target_through_a_link_to_nowhere_is_refused(rl: Rl, tmp_path: Pat
         assert not (tmp_path / "canary").exists()
 
 
+def test_directory_bound_over_dev_is_left_as_it_is(rl: Rl, tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    found = out(rl, "-v", f"{tmp_path}:/dev", "alpine", "ls", "/dev").split()
+    assert found == ["mine", "mqueue", "pts", "shm"]
+
+
 def test_named_volume_is_filled_from_the_image_and_kept(rl: Rl) -> None:
     assert "root:" in out(rl, "-v", "kept:/etc", "alpine", "cat", "/etc/passwd")
     out(rl, "-v", "kept:/etc", "alpine", "sh", "-c", "echo mine > /etc/motd")
