@@ -39,6 +39,7 @@ class Copier:
             self._copy_up_file(inode, size)
 
     def copy_up_directory(self, directory: Directory) -> None:
+        """Give a directory and its parents an upper one. Raises OSError(ENOENT) if removed."""
         missing: list[Directory] = []
         while not directory.in_upper:
             if directory.removed or directory.parent is None:
@@ -53,9 +54,8 @@ class Copier:
                     os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
                     self._finish_copy(temporary, source, os.stat(source))
                     self._publish(temporary, directory.parent, directory.name)
-                except BaseException:
+                finally:
                     self._work.remove(temporary)
-                    raise
             self._names(directory.parent)[directory.name] = Kind.DIRECTORY
             directory.in_upper = True
 
@@ -63,28 +63,28 @@ class Copier:
         for parent, _ in file.names:
             self.copy_up_directory(parent)
         status = self._backing.status(file)
-        links = self._tree.links(file, status)
         temporary = self._work.temporary()
+        copy = data = -1
         try:
             self._copy(file, status, temporary, size)
             copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
-        except BaseException:
-            self._work.remove(temporary)
-            raise
-        try:
-            self._place_copy(file, status, temporary, links)
+            if file.fd >= 0:
+                data = os.open(descriptor_path(copy), os.O_RDONLY | os.O_CLOEXEC)
+            self._place_copy(file, status, temporary)
             self._inodes.keep_number(os.fstat(copy), file.number)
             file.layer = UPPER
             file.lost_names = 0
             if file.descriptor >= 0:
-                file.descriptor = os.dup2(copy, file.descriptor, inheritable=False)
+                os.dup2(copy, file.descriptor, inheritable=False)
             if file.fd >= 0:  # programs that have it open go on with the copy
-                flags = os.O_RDWR if file.writable else os.O_RDONLY
-                data = os.open(descriptor_path(copy), flags | os.O_CLOEXEC)
                 os.dup2(data, file.fd, inheritable=False)
-                os.close(data)
         finally:
-            os.close(copy)
+            self._work.remove(temporary)
+            for fd in (copy, data):
+                if fd >= 0:
+                    os.close(fd)
+        for parent, name in file.names:
+            self.materialize(file, parent, name)
 
     def _copy(self, file: File, status: os.stat_result, temporary: bytes, size: int | None) -> None:
         work = self._work.fd
@@ -122,23 +122,19 @@ class Copier:
         finally:
             os.close(fd)
 
-    def _place_copy(self, file: File, status: os.stat_result, temporary: bytes, links: int) -> None:
-        """Let a finished copy take the place of the lower file under its known names."""
-        if not file.names:
-            os.unlink(temporary, dir_fd=self._work.fd)
-        elif links == 1:
+    def _place_copy(self, file: File, status: os.stat_result, temporary: bytes) -> None:
+        """Let a finished copy take the place of the lower file, if any name leads there."""
+        links = self._tree.links(file, status)
+        if file.names and links == 1:
             parent, name = file.names[0]
             self._publish(temporary, parent, name)
             self._names(parent)[name] = Kind.OTHER
-        else:
+        elif file.names:
             key = link_key(file.layer, status)
             self._links.add(self._work.fd, temporary, key, links - 1)
             copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
             self._inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
             file.link_key = key
-            file.layer = UPPER
-            for parent, name in file.names:
-                self.materialize(file, parent, name)
 
     def materialize(self, file: File, parent: Directory, name: bytes) -> None:
         """Give a name of a copied file that only `links` reaches its own upper entry."""
@@ -170,7 +166,10 @@ class Copier:
         return _KeptTimes(self._backing.directory_fd(directory, UPPER))
 
     def copy_up_whole(self, top: Directory) -> None:
-        """Copy a directory up with all below it, so that no lower layer shows through any more."""
+        """Copy a directory up with all below it, so that no lower layer shows through any more.
+
+        The caller holds `top`. Descriptors of directories that it got before may be closed.
+        """
         order: list[Directory] = []
         waiting = [top]
         while waiting:
@@ -180,6 +179,7 @@ class Copier:
             order.append(directory)
             self.copy_up_directory(directory)
             for name in self._tree.visible_names(directory):
+                self._tree.trim()
                 child, _ = self._tree.find(directory, name)
                 if isinstance(child, Directory):
                     waiting.append(child)
@@ -188,6 +188,7 @@ class Copier:
                     self.materialize(child, directory, name)
                     self._inodes.drop_unused(child)
         for directory in reversed(order):
+            self._tree.trim()
             fd = self._backing.directory_fd(directory, UPPER)
             self._inodes.keep_number(os.fstat(fd), directory.number)
             make_opaque(fd)
@@ -198,8 +199,7 @@ class Copier:
             self._backing.discard_fds(directory)
             directory.lowers = ()
             directory.lower_names = {}
-            if directory is not top:
-                self._inodes.drop_unused(directory)
+            self._inodes.drop_unused(directory)
 
     def _names(self, directory: Directory) -> dict[bytes, Kind]:
         return self._tree.names(directory)[0]

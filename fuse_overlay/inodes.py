@@ -7,6 +7,7 @@ what changes the upper directory keep it true, `overlay` counts the kernel's ref
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from fuse_overlay.merge import UPPER, Kind
@@ -171,6 +172,16 @@ class InodeTable:
         inode = self._inodes.get(number)
         if inode is not None:
             inode.references -= count
+            self.drop_unused(inode)
+
+    @contextmanager
+    def held(self, inode: Inode) -> Iterator[None]:
+        """Keep an inode for the time of an operation on it."""
+        inode.references += 1
+        try:
+            yield
+        finally:
+            inode.references -= 1
             self.drop_unused(inode)
 
     def drop_unused(self, inode: Inode) -> None:

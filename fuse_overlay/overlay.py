@@ -293,11 +293,11 @@ class Overlay:
         An inode that is shown without `reference` being called may be freed when the iteration goes
         on.
         """
-        self._tree.trim()
         directory, names = self._listings[handle]
         if offset == 0:
             names[:] = [b".", b"..", *self._tree.visible_names(directory)]
         for position in range(offset, len(names)):
+            self._tree.trim()
             name = names[position]
             if position < 2:
                 inode: Inode = directory if position == 0 else directory.parent or directory

@@ -27,30 +27,32 @@ class Rename:
     def rename(
         self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int
     ) -> None:
-        """Rename as renameat2(2) with NOREPLACE or EXCHANGE. The kernel has checked types and
-        loops.
+        """Rename as renameat2(2), with NOREPLACE or EXCHANGE.
 
-        A directory that has a lower part is copied up whole first: redirects would make an upper
-        directory that the kernel's overlayfs with `userxattr` refuses.
+        The caller has checked that types agree and that no directory gets into itself.
         """
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or is_reserved(new_name):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if new_parent.removed:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         inode, _ = self._tree.find(parent, name)
-        try:
-            replaced: Inode | None = self._tree.find(new_parent, new_name)[0]
-        except FileNotFoundError:
-            if flags & RENAME_EXCHANGE:
-                raise
-            replaced = None
-        if replaced is not None and flags & RENAME_NOREPLACE:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
-        if replaced is inode:
-            return
-        if flags & RENAME_EXCHANGE:
-            assert replaced is not None
-            self._exchange(inode, parent, name, replaced, new_parent, new_name)
-        else:
-            self._move(inode, parent, name, replaced, new_parent, new_name)
+        with self._inodes.held(inode):
+            try:
+                replaced: Inode | None = self._tree.find(new_parent, new_name)[0]
+            except FileNotFoundError:
+                replaced = None
+            if replaced is None:
+                if flags & RENAME_EXCHANGE:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), new_name)
+                self._move(inode, parent, name, None, new_parent, new_name)
+                return
+            with self._inodes.held(replaced):
+                if flags & RENAME_NOREPLACE:
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name)
+                if flags & RENAME_EXCHANGE:
+                    self._exchange(inode, parent, name, replaced, new_parent, new_name)
+                elif replaced is not inode:
+                    self._move(inode, parent, name, replaced, new_parent, new_name)
 
     def _move(
         self,
@@ -138,9 +140,7 @@ class Rename:
         self._inodes.attach(other, parent, name)
 
     def _prepare(self, inode: Inode, parent: Directory, name: bytes) -> None:
-        """Give what is to be renamed an entry of its own in the upper directory that nothing shows
-        through.
-        """
+        """Give what is to be renamed an upper entry of its own that nothing shows through."""
         self._copier.copy_up_directory(parent)
         if isinstance(inode, Directory):
             self._copier.copy_up_whole(inode)

@@ -60,12 +60,10 @@ class Tree:
                 if directory.lowers
                 else {}
             )
-            count = len(directory.upper_names) + len(directory.lower_names)
-            self._read[directory] = count
-            self._names += count
-        else:
-            self._read.setdefault(directory, 0)
-            self._read.move_to_end(directory)
+        count = len(directory.upper_names) + len(directory.lower_names)
+        self._names += count - self._read.get(directory, 0)
+        self._read[directory] = count
+        self._read.move_to_end(directory)
         return directory.upper_names, directory.lower_names
 
     def visible_names(self, directory: Directory) -> list[bytes]:
@@ -145,6 +143,8 @@ class Tree:
             directory.in_upper and is_opaque(self.backing.directory_fd(directory, UPPER))
         ):
             return ()
+        if not directory.in_upper and len(candidates) == 1:
+            return candidates
         lowers: list[int] = []
         for layer in candidates:
             try:

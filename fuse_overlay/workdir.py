@@ -50,14 +50,16 @@ class WorkDirectory:
         return name
 
     def remove(self, name: bytes) -> None:
-        """Remove a temporary object of any type, with all that a directory contains, if it is
-        there.
+        """Remove a temporary object of any type, if it is there, with all that it contains.
+
+        What cannot be removed is garbage, like all that a killed server leaves: the next one tries
+        again.
         """
         try:
             status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        _remove(self.fd, name, stat.S_ISDIR(status.st_mode))
+            _remove(self.fd, name, stat.S_ISDIR(status.st_mode))
+        except OSError:
+            pass
 
     def close(self) -> None:
         for fd in (self._lock, self.fd, self.root):

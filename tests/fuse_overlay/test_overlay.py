@@ -297,6 +297,17 @@ def test_paths_may_be_deeper_than_descriptors_are_kept(
     remove(made.upper)
 
 
+@in_namespace
+def test_a_tree_of_more_directories_than_descriptors_can_be_renamed(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    fill(made.bottom, {f"t/a{i}/b/c": str(i) for i in range(200)})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+    with made.overlay() as overlay:
+        overlay.rename(1, b"t", 1, b"new")
+        assert names(overlay) == ["new"]
+        assert content(overlay, "new/a199/b/c") == b"199"
+
+
 def test_names_kept_in_memory_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuse_overlay.tree, "_NAMES", 50)
     fill(made.bottom, {f"d{i}/f{j}": "" for i in range(10) for j in range(20)})
