@@ -24,12 +24,12 @@ from fuse_overlay.workdir import make_whiteout
 
 _NAMES = 500_000
 """Names kept in memory at most, over all directories that were read."""
+_DIRECTORY = 8
+"""What a directory itself counts among them, so that empty and removed ones are bounded too."""
 
 
 class Tree:
-    """The layers `upper` (or None) and `lowers`, topmost first; paths are followed as the caller
-    named them.
-    """
+    """The union of the `layers` lower layers of `backing`, and of its upper one if `writable`."""
 
     def __init__(self, backing: Backing, layers: int, *, writable: bool) -> None:
         self.backing = backing
@@ -46,7 +46,8 @@ class Tree:
         self, directory: Directory
     ) -> tuple[dict[bytes, Kind], Mapping[bytes, tuple[int, ...]]]:
         """What the upper layer has in a directory, and what the lower ones show there together.
-        Read once, kept.
+
+        Read once, and kept while there is room.
         """
         if directory.upper_names is None or directory.lower_names is None:
             directory.upper_names = self._scan_upper(directory) if directory.in_upper else {}
@@ -60,7 +61,7 @@ class Tree:
                 if directory.lowers
                 else {}
             )
-        count = len(directory.upper_names) + len(directory.lower_names)
+        count = _DIRECTORY + len(directory.upper_names) + len(directory.lower_names)
         self._names += count - self._read.get(directory, 0)
         self._read[directory] = count
         self._read.move_to_end(directory)
@@ -136,9 +137,7 @@ class Tree:
         return directory
 
     def _lowers_of(self, directory: Directory, candidates: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of the candidate layers that are merged into a directory: down to the first that is
-        opaque.
-        """
+        """Those of the candidate layers that are merged: down to the first that is opaque."""
         if not candidates or (
             directory.in_upper and is_opaque(self.backing.directory_fd(directory, UPPER))
         ):

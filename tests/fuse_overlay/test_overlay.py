@@ -318,6 +318,13 @@ def test_names_kept_in_memory_are_bounded(made: Made, monkeypatch: pytest.Monkey
                 assert len(names(overlay, directory)) == 20
                 kept = [i for i in overlay._inodes if getattr(i, "lower_names", None)]
                 assert len(kept) <= 4
+        for _ in range(100):
+            number = overlay.mkdir(1, b"new", 0o755, UID, GID).number
+            overlay.create(number, b"f", 0o644, UID, GID)
+            overlay.unlink(number, b"f")
+            overlay.rmdir(1, b"new")
+            overlay.forget(number, 1)
+        assert len(overlay._tree._read) <= 8
 
 
 def test_a_symlink_in_the_place_of_a_directory_is_never_followed(
