@@ -7,13 +7,13 @@ forward. Used by rootless.images.layer in its process.
 
 from __future__ import annotations
 
-import io
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from rootless.errors import RlError
 from rootless.images.manifest import LAYER_TYPES
@@ -27,6 +27,7 @@ ALWAYS_ALLOWED: Final = 1 << 30
 MAX_HEADER: Final = 1 << 20
 
 _CHUNK: Final = 1 << 18
+_PACKED: Final = 1 << 16
 _AHEAD: Final = 16  # chunks
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -134,7 +135,7 @@ class LayerStream:
             self._queue.put(RlError(f"its {self._kind} stream is damaged: {error}"))
 
 
-class _Input(io.RawIOBase):
+class _Input:
     """The compressed bytes: counted, and looked at first for what they are."""
 
     def __init__(self, fd: int) -> None:
@@ -146,29 +147,54 @@ class _Input(io.RawIOBase):
         kinds = [kind for magic, kind in _MAGIC.items() if self._head.startswith(magic)]
         self.kind = kinds[0] if kinds else "tar"
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self._head:
-            count = min(len(buffer), len(self._head))
-            buffer[:count] = self._head[:count]
-            self._head = self._head[count:]
-            return count
-        count = os.readv(self._fd, [buffer])
-        self.consumed += count
-        return count
+    def read(self, size: int, /) -> bytes:
+        data, self._head = self._head, b""
+        if not data:
+            data = os.read(self._fd, size)
+            self.consumed += len(data)
+        return data
 
 
 def _decompressor(kind: str, source: _Input) -> _Source:
-    buffered = io.BufferedReader(source, _CHUNK)
     if kind == "gzip":
-        from isal import igzip
-
-        unzipped: _Source = igzip.open(buffered, "rb")  # type: ignore[no-untyped-call]
-        return unzipped
+        return _GzipReader(source)
     if kind == "zstd":
         from zstandard import ZstdDecompressor
 
-        return ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-    return buffered
+        # It asks for no more of a file than to be read.
+        return ZstdDecompressor().stream_reader(source, read_across_frames=True)  # type: ignore[arg-type]
+    return source
+
+
+class _GzipReader:
+    """The members of a gzip file, one after the other.
+
+    isal's own file object keeps the interpreter's lock while it decompresses;
+    its decompressor does not, and unpacking goes on beside it.
+    """
+
+    def __init__(self, source: _Input) -> None:
+        from isal import igzip_lib
+
+        self._new: Callable[[], Any] = partial(
+            igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP
+        )
+        self._source = source
+        self._member = self._new()
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end; EOFError if a member is not whole."""
+        while True:
+            packed = b""
+            if self._member.eof:
+                packed = self._member.unused_data or self._source.read(_PACKED)
+                if not packed:
+                    return b""
+                self._member = self._new()
+            elif self._member.needs_input:
+                packed = self._source.read(_PACKED)
+                if not packed:
+                    raise EOFError
+            unpacked: bytes = self._member.decompress(packed, size)
+            if unpacked:
+                return unpacked
