@@ -128,22 +128,28 @@ def run_request(
     root: Path, wanted: requests.Request, *, pull: str, platform: str | None, quiet: bool
 ) -> int:
     """Make a container, run it to its end and return its exit code."""
-    from rootless.containers.create import create
-    from rootless.containers.remove import remove, remove_leftovers
-    from rootless.containers.store import ContainerStore
-    from rootless.containers.supervisor import run as supervise
-    from rootless.images.store import ImageStore
-
     image = _find_or_pull(root, wanted.image, pull, platform, quiet)
     _warn_of_platform(image)
-    remove_leftovers(root)
-    container = create(root, wanted, image)
-    images = ImageStore(root)
-    layers = [images.layer_path(layer) for layer in reversed(image.layers)]
+    from rootless.containers.overlay import Server
+
+    container = None
     try:
-        return supervise(ContainerStore(root), container, layers)
+        with Server() as server:
+            # Imported while the server loads.
+            from rootless.containers.create import create
+            from rootless.containers.store import ContainerStore
+            from rootless.containers.supervisor import run as supervise
+            from rootless.images.store import ImageStore
+
+            container = create(root, wanted, image)
+            images = ImageStore(root)
+            layers = [images.layer_path(layer) for layer in image.layers]
+            return supervise(ContainerStore(root), container, layers, server)
     finally:
-        if wanted.auto_remove:
+        from rootless.containers.remove import remove, remove_leftovers
+
+        remove_leftovers(root)
+        if container is not None and wanted.auto_remove:
             remove(root, container, volumes=True)
 
 

@@ -11,7 +11,8 @@ import json
 import socket
 from typing import Any, Final
 
-_LARGEST: Final = 65536
+# Room for the paths of as many layers as an image can have.
+_LARGEST: Final = 1 << 17
 _MOST_FDS: Final = 4
 
 

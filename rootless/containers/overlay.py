@@ -10,59 +10,108 @@ than all else.
 from __future__ import annotations
 
 import os
+import select
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
 
 from rootless.containers.channel import Channel
+from rootless.containers.streams import wait
+from rootless.errors import RlError
 from rootless.kernel import process, syscalls, userns
 
-
-@dataclass(frozen=True, slots=True)
-class Directories:
-    """Host directories: ``lower`` from the top layer down, and the writable pair."""
-
-    lower: Sequence[str]
-    upper: str
-    work: str
-    log: str
+# A server whose container is gone has nothing left to do but to notice it.
+_GRACE_SECONDS: Final = 10.0
 
 
-def start(directories: Directories) -> tuple[process.Child, Channel]:
-    """Start the server; it serves once it is sent (pidfd of PID 1, mounted /dev/fuse)."""
-    ours, theirs = Channel.pair()
-    child = process.fork(lambda: _main(directories, theirs), keep=(theirs.fileno(),))
-    theirs.close()
-    return child, ours
+class Server:
+    """The server of one container, from its start to its end, which is that of the with block.
+
+    It starts to load at once and serves when it is told what.
+    """
+
+    def __init__(self) -> None:
+        self._channel, theirs = Channel.pair()
+        self._child = process.fork(lambda: _main(theirs), keep=(theirs.fileno(),))
+        theirs.close()
+        self._log = ""
+
+    def serve(
+        self, lower: list[str], upper: str, work: str, log: str, *, pidfd: int, fuse: int
+    ) -> None:
+        """Serve these directories (``lower`` from the top down) on the mounted ``fuse``.
+
+        ``pidfd`` is that of the container's PID 1, whose user namespace the server joins and
+        which it kills if we die.
+        """
+        self._log = log
+        directories = {"lower": lower, "upper": upper, "work": work, "log": log}
+        self._channel.send(directories, pidfd, fuse)
+
+    def watched(self) -> dict[int, int]:
+        """Return what to poll for, to learn of the server's end."""
+        return {self._child.pidfd: select.POLLIN} if self._child.running else {}
+
+    def check(self, seconds: float = 0) -> None:
+        """Raise RlError if the server fails within ``seconds``.
+
+        That it ended is right once its mount is gone.
+        """
+        if self._child.running and wait(self.watched(), seconds):
+            status = self._child.wait()
+            if status:
+                raise RlError(f"the container's file system server failed: {self._reason(status)}")
+
+    def check_after_loss(self) -> None:
+        """Raise RlError if the server failed, when its mount answered that it is not connected."""
+        self.check(_GRACE_SECONDS)
+
+    def _reason(self, status: int) -> str:
+        if status > 128:
+            return f"it was killed by signal {status - 128}"
+        try:
+            with open(self._log, errors="replace") as file:
+                lines = file.read().split("\n")
+        except OSError:
+            lines = []
+        return next((line for line in reversed(lines) if line.strip()), f"status {status}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # By now nothing uses its mount any more; without a mount there is nothing to finish.
+        self._channel.close()
+        if self._child.running and (not self._log or not wait(self.watched(), _GRACE_SECONDS)):
+            self._child.kill()
+        self._child.wait()
 
 
-def _main(directories: Directories, channel: Channel) -> int:
+def _main(channel: Channel) -> int:
     syscalls.set_process_name("rl-overlay")
     # Its end is its mount's, or the supervisor's; whoever wants the container to
     # stop tells the supervisor, and a signal for all of us must not come first here.
     os.setsid()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    log = os.open(directories.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd, source in ((0, null), (1, null), (2, log)):
-        os.dup2(source, fd)
     import trio
 
     from fuse_overlay.overlay import Overlay
     from fuse_overlay.server import serve
 
-    _, fds = channel.receive()
-    if not fds:
-        return 1
+    directories, fds = channel.receive()
+    if directories is None:
+        return 0
     pidfd, fuse = fds
+    _redirect(directories["log"])
     syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     userns.become_root()
-    try:
-        overlay = Overlay(directories.lower, directories.upper, directories.work)
-    except OSError as error:
-        channel.send({"error": f"cannot serve the container's file system: {error}"})
-        return 1
+    overlay = Overlay(directories["lower"], directories["upper"], directories["work"])
 
     async def serve_guarded() -> None:
         async with trio.open_nursery() as nursery:
@@ -72,6 +121,15 @@ def _main(directories: Directories, channel: Channel) -> int:
 
     trio.run(serve_guarded)
     return 0
+
+
+def _redirect(log: str) -> None:
+    """Turn our standard streams, which are the user's until now, to the log."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    for fd, path in ((0, os.devnull), (1, os.devnull), (2, log)):
+        opened = os.open(path, flags, 0o600)
+        os.dup2(opened, fd)
+        os.close(opened)
 
 
 async def _guard(channel: Channel, pidfd: int) -> None:

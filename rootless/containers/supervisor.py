@@ -17,12 +17,13 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rootless.containers import init, overlay
+from rootless.containers import init
 from rootless.containers.channel import Channel
+from rootless.containers.overlay import Server
 from rootless.containers.spec import Spec
 from rootless.containers.store import Container, ContainerStore, Process, now
 from rootless.containers.streams import Streams, wait
@@ -57,53 +58,52 @@ _FORWARDED: Final = (
 )
 
 
-# A server whose container is gone has nothing left to do but to notice it.
-_SERVER_GRACE_SECONDS: Final = 10.0
-
-
-def run(containers: ContainerStore, container: Container, layers: list[Path]) -> int:
+def run(
+    containers: ContainerStore, container: Container, layers: Sequence[Path], server: Server
+) -> int:
     """Run a created container in the foreground and return its exit code.
 
-    ``layers`` are its unpacked layers from the top down. RlError (with the exit
-    code to leave with) where it could not be started or was cut off.
+    ``layers`` are its unpacked layers from the bottom to the top; ``server`` is new, and ended
+    by the caller. RlError (with the exit code to leave with) where the container could not be
+    started or was cut off.
     """
     container = containers.update(container, supervisor=Process.of(os.getpid()))
     try:
-        exit_code = _run(containers, container, layers)
+        return _run(containers, container, layers, server)
     except RlError as error:
         failure = {"exit_code": error.exit_code, "error": str(error)}
         containers.update(container, status="exited", finished_at=now(), **failure)
         raise
-    return exit_code
 
 
-def _run(containers: ContainerStore, container: Container, layers: list[Path]) -> int:
-    directories = overlay.Directories(
-        lower=[str(layer) for layer in layers],
-        upper=str(container.path / "upper"),
-        work=str(container.path / "work"),
-        log=str(container.path / "overlay.log"),
-    )
-    server, server_channel = overlay.start(directories)
-    with _served(server, server_channel):
-        spec, request = container.config, container.extra.request
-        streams = Streams(terminal=request["terminal"], interactive=request["interactive"])
-        channel, theirs = Channel.pair()
-        child = _clone(spec, streams, theirs)
-        with _killed_at_the_end(child):
-            start = _Start(child, channel, server, Path(directories.log))
-            userns.write_maps(child.pid, userns.user_maps())
-            channel.send({"go": True})
-            (fuse,) = start.expect("fuse")
-            server_channel.send({"serve": True}, child.pidfd, fuse)
-            os.close(fuse)
-            streams.connect(start.expect("ready"))
-            container = containers.update(
-                container, status="running", started_at=now(), init=Process.of(child.pid)
-            )
-            with streams.raw_terminal(), _signals_forwarded(child, streams):
-                channel.send({"start": True})
-                exit_code = _carry(streams, start)
+def _run(
+    containers: ContainerStore, container: Container, layers: Sequence[Path], server: Server
+) -> int:
+    spec, request, path = container.config, container.extra.request, container.path
+    streams = Streams(terminal=request["terminal"], interactive=request["interactive"])
+    channel, theirs = Channel.pair()
+    child = _clone(spec, streams, theirs)
+    with _killed_at_the_end(child):
+        start = _Start(child, channel, server)
+        userns.write_maps(child.pid, userns.user_maps())
+        channel.send({"go": True})
+        (fuse,) = start.expect("fuse")
+        server.serve(
+            lower=[str(layer) for layer in reversed(layers)],
+            upper=str(path / "upper"),
+            work=str(path / "work"),
+            log=str(path / "overlay.log"),
+            pidfd=child.pidfd,
+            fuse=fuse,
+        )
+        os.close(fuse)
+        streams.connect(start.expect("ready"))
+        container = containers.update(
+            container, status="running", started_at=now(), init=Process.of(child.pid)
+        )
+        with streams.raw_terminal(), _signals_forwarded(child, streams):
+            channel.send({"start": True})
+            exit_code = _carry(streams, start)
     containers.update(container, status="exited", exit_code=exit_code, finished_at=now(), init=None)
     return exit_code
 
@@ -129,38 +129,15 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
 class _Start:
     """PID 1, the overlay server, and what they tell until the command has been executed."""
 
-    def __init__(
-        self, child: process.Child, channel: Channel, server: process.Child, log: Path
-    ) -> None:
+    def __init__(self, child: process.Child, channel: Channel, server: Server) -> None:
         self.child = child
         self.channel = channel
-        self._server = server
-        self._log = log
-
-    def watched(self) -> dict[int, int]:
-        """Return what to poll for, to learn of the server's end."""
-        return {self._server.pidfd: select.POLLIN} if self._server.running else {}
-
-    def check_server(self) -> None:
-        """Raise RlError if the server failed. That it ended is right once its mount is gone."""
-        if self._server.running and wait(self.watched(), 0):
-            status = self._server.wait()
-            if status:
-                raise RlError(f"the container's file system server failed: {self._reason(status)}")
-
-    def _reason(self, status: int) -> str:
-        if status > 128:
-            return f"it was killed by signal {status - 128}"
-        try:
-            lines = self._log.read_text(errors="replace").split("\n")
-        except OSError:
-            lines = []
-        return next((line for line in reversed(lines) if line.strip()), f"status {status}")
+        self.server = server
 
     def expect(self, what: str) -> list[int]:
         """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
-        wait({self.channel.fileno(): select.POLLIN} | self.watched())
-        self.check_server()
+        wait({self.channel.fileno(): select.POLLIN} | self.server.watched())
+        self.server.check()
         message, fds = self.channel.receive()
         if message is None or what not in message:
             raise self.failure(message)
@@ -168,9 +145,9 @@ class _Start:
 
     def failure(self, message: dict[str, Any] | None) -> RlError:
         """Return PID 1's error; if the server failed first, raise that, which is the cause."""
-        if message is not None and message.get("errno") == errno.ENOTCONN and self.watched():
-            wait(self.watched(), _SERVER_GRACE_SECONDS)
-        self.check_server()
+        if message is not None and message.get("errno") == errno.ENOTCONN:
+            self.server.check_after_loss()
+        self.server.check()
         if message is None:
             return RlError(f"the container could not be set up (status {self.child.wait()})")
         return RlError(str(message["error"]), int(message["exit_code"]))
@@ -184,7 +161,7 @@ def _carry(streams: Streams, start: _Start) -> int:
     while child.running or streams.outputs:
         interests = streams.interests(child.running)
         if child.running:
-            interests |= {child.pidfd: select.POLLIN} | start.watched()
+            interests |= {child.pidfd: select.POLLIN} | start.server.watched()
         if executing:
             interests[channel.fileno()] = select.POLLIN
         ready = wait(interests)
@@ -195,7 +172,7 @@ def _carry(streams: Streams, start: _Start) -> int:
                 message, _ = channel.receive()
                 if message is not None:
                     failure = start.failure(message)
-            start.check_server()
+            start.server.check()
         except RlError as error:
             failure = error
             child.kill()
@@ -205,19 +182,6 @@ def _carry(streams: Streams, start: _Start) -> int:
     if failure is not None:
         raise failure
     return child.wait()
-
-
-@contextlib.contextmanager
-def _served(server: process.Child, channel: Channel) -> Iterator[None]:
-    """End the overlay server with the block; by then nothing uses its mount any more."""
-    try:
-        yield
-    finally:
-        # A server that was never given a mount ends when its channel does.
-        channel.close()
-        if server.running and not wait({server.pidfd: select.POLLIN}, _SERVER_GRACE_SECONDS):
-            server.kill()
-        server.wait()
 
 
 @contextlib.contextmanager

@@ -29,7 +29,11 @@ class VolumeStore:
 
     def create(self, name: str) -> None:
         """Make the volume ``name`` unless it is there."""
-        self.path(name).mkdir(parents=True, exist_ok=True)
+        path = self.path(name)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            # Whatever the user's umask: other users of a container are to reach it.
+            path.chmod(0o755)
 
     def path(self, name: str) -> Path:
         """Return the directory that is mounted into containers."""
