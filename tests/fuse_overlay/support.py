@@ -147,12 +147,13 @@ def kernel_mounted(lowers: Sequence[Path], upper: Path, work: Path, at: Path) ->
 
 
 def unmount(at: Path) -> None:
-    """Unmount, as soon as the last process has left."""
+    """Unmount, as soon as the last process has left; at once when that takes too long."""
     for _ in range(200):
         if subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode == 0:
             return
         time.sleep(0.05)
-    subprocess.run(["umount", str(at)], check=True)
+    subprocess.run(["umount", "-l", str(at)], check=True)
+    pytest.fail(f"something keeps {at} busy")
 
 
 def wait_for_server(work: Path) -> None:
