@@ -159,13 +159,15 @@ class LayerWriter:
 def _spawn(arguments: tuple[str, ...], stdin: int, stderr: int) -> int:
     """Start a Python module as a program of its own; posix_spawn is safe beside threads.
 
-    Alone in its process group: ^C on the terminal is for the pull, which then
-    ends it. If the pull is killed, end of input ends it.
+    It finds modules where we do, wherever we were installed, and never in the
+    current directory. Alone in its process group: ^C on the terminal is for the
+    pull, which then ends it. If the pull is killed, end of input ends it.
     """
+    search = os.pathsep.join(filter(os.path.isabs, sys.path))
     return os.posix_spawn(
         sys.executable,
-        (sys.executable, "-I", "-X", "utf8", "-m", *arguments),
-        {},
+        (sys.executable, "-s", "-P", "-X", "utf8", "-m", *arguments),
+        {"PYTHONPATH": search},
         file_actions=((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stderr, 2)),
         setpgroup=0,
     )

@@ -23,7 +23,7 @@ from rootless.images import manifest
 from rootless.images.manifest import Descriptor
 from rootless.images.reference import Reference
 from rootless.images.store import Image, ImageStore
-from rootless.kernel import userns
+from rootless.kernel import syscalls, userns
 from rootless.trees import remove_tree
 from tests.images.archives import TAR, archive, directory, entry, feed, sha256, snapshot
 from tests.support.oci import Layer, write_layout
@@ -249,6 +249,50 @@ def test_an_image_whose_layer_is_missing_gets_no_name(store: ImageStore) -> None
         )
     with pytest.raises(ImageNotFound):
         store.find("two")
+
+
+def on_a_full_disk(store: ImageStore, size: int) -> tuple[list[str], list[str]]:
+    """Fail to store ``size`` bytes as a layer and as a blob on a disk of one megabyte.
+
+    Return the reasons given, and what is left in tmp/.
+    """
+    store.root.mkdir()
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("tmpfs", str(store.root), "tmpfs", 0, "size=1m")
+    reasons = []
+    data = archive(entry("big", bytes(size)))
+    try:
+        put_layer(store, data)
+    except RlError as error:
+        reasons.append(str(error))
+    try:
+        with store.shared(), store.write_blob(Descriptor("", sha256(data), len(data))) as blob:
+            blob.write(data)
+    except RlError as error:
+        reasons.append(str(error))
+    return reasons, os.listdir(store.root / "tmp")
+
+
+def test_a_full_disk_is_named_and_nothing_stays(store: ImageStore) -> None:
+    reasons, left = userns.call(on_a_full_disk, store, 3_000_000)
+    assert left == []
+    assert len(reasons) == 2
+    assert "'big': No space left on device (free some" in reasons[0]
+    assert reasons[1].endswith("No space left on device")
+
+
+def test_looking_an_image_up_imports_nothing_heavy(store: ImageStore) -> None:
+    add(store, "alpine", LAYER)
+    program = (
+        "import sys; from pathlib import Path; from rootless.images.store import ImageStore; "
+        "ImageStore(Path(sys.argv[1])).find('alpine'); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(store.root)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE, text=True
+    )
+    heavy = {"hashlib", "tarfile", "subprocess", "trio", "httpx", "zstandard", "asyncio", "ctypes"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 # Side by side
