@@ -95,7 +95,7 @@ class ImageStore:
         from hashlib import sha256
 
         digest = f"sha256:{sha256(data).hexdigest()}"
-        if not self.has_blob(digest):
+        if not self.has_blob(digest) or self.blob_path(digest).read_bytes() != data:
             write_file(self._aside("blob"), self.blob_path(digest), data)
         return digest
 
@@ -245,24 +245,28 @@ class ImageStore:
                     os.rename(directory / name, self._aside("garbage"))
 
     def _referenced(self) -> tuple[set[str], set[str]]:
-        """Return the blobs and the layers (hex digits) that the index refers to."""
+        """Return the blobs and the layers (hex digits) that the index refers to.
+
+        A document that someone damaged is not among them, so that a pull brings
+        it anew.
+        """
         blobs: set[str] = set()
         layers: set[str] = set()
         pending = [entry.digest for entry in self._entries()]
         while pending:
             digest = pending.pop()
-            blobs.add(_hex(digest))
-            if not self.has_blob(digest):
-                continue
-            document = manifest.parse_document(self._read(digest, manifest.MAX_DOCUMENT))
-            if isinstance(document, manifest.Index):  # `skopeo copy --all` can put one here
-                pending += [entry.digest for entry in document.manifests]
-                continue
-            blobs.add(_hex(document.config.digest))
-            blobs.update(_hex(layer.digest) for layer in document.layers)
-            if self.has_blob(document.config.digest):
-                config = self._read(document.config.digest, manifest.MAX_DOCUMENT)
+            try:
+                document = manifest.parse_document(self.read_blob(digest, manifest.MAX_DOCUMENT))
+                blobs.add(_hex(digest))
+                if isinstance(document, manifest.Index):  # `skopeo copy --all` can put one here
+                    pending += [entry.digest for entry in document.manifests]
+                    continue
+                blobs.update(_hex(layer.digest) for layer in document.layers)
+                config = self.read_blob(document.config.digest, manifest.MAX_DOCUMENT)
+                blobs.add(_hex(document.config.digest))
                 layers.update(_hex(diff_id) for diff_id in manifest.parse_config(config).diff_ids)
+            except RlError:
+                continue
         return blobs, layers
 
     def _resolve(self, name: str, entries: list[Descriptor]) -> str:

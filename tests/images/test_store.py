@@ -500,6 +500,22 @@ def test_garbage_of_any_depth_and_mode_is_removed(store: ImageStore, tmp_path: P
     assert (tmp_path / "outside").exists()
 
 
+def test_an_image_whose_documents_someone_damaged_is_mended_by_adding_it_again(
+    store: ImageStore,
+) -> None:
+    kept = add(store, "kept", OTHER)
+    image = add(store, "broken", LAYER)
+    for digest in (image.digest, image.id):
+        store.blob_path(digest).write_bytes(b"{")
+        assert store.images() == [kept]
+        sweep(store)
+        assert not store.blob_path(digest).exists()
+        assert store.find("kept") == kept
+        assert add(store, "broken", LAYER) == image
+        store.blob_path(digest).write_bytes(b"{")
+        assert add(store, "broken", LAYER) == image
+
+
 def test_an_index_that_skopeo_put_there_is_kept_whole(store: ImageStore, tmp_path: Path) -> None:
     write_layout(tmp_path / "source", [Layer(OTHER)])
     add(store, "a", LAYER)
