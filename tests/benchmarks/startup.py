@@ -11,7 +11,6 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -81,9 +80,7 @@ class Podman:
         self._base += [str(directory / "run"), "--runtime", "crun", "--storage-driver", "overlay"]
         self._base += ["--cgroup-manager", "cgroupfs", *options]
         configuration = directory / "registries.conf"
-        configuration.write_text(
-            f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n'
-        )
+        configuration.write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
         self._env = {
             "CONTAINERS_REGISTRIES_CONF": str(configuration),
             "TMPDIR": str(directory),
@@ -211,4 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
