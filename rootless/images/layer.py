@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import resource
 import stat
 import sys
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeVar, cast
 
 from rootless.errors import RlError
+from rootless.images.metadata import is_kept, set_owner, set_xattrs, shown, times
 from rootless.images.stream import LayerStream
 from rootless.trees import remove_tree
 
@@ -37,12 +37,6 @@ _WHITEOUT: Final = ".wh."
 _METADATA: Final = ".wh..wh."  # aufs's own files, but for the next
 _OPAQUE: Final = ".wh..wh..opq"
 _OPAQUE_XATTR: Final = "user.overlay.opaque"
-
-_PAX_XATTR: Final = "SCHILY.xattr."
-# An image that brought these could rename, hide or redirect entries of other layers.
-_OVERLAY_XATTRS: Final = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
-
-_MTIME: Final = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,9})\d*)?")
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -118,7 +112,7 @@ def _unpack_entries(stream: LayerStream) -> None:
             errors="surrogateescape",
         )
         while entry := archive.next():
-            name = _shown(entry.name)
+            name = shown(entry.name)
             unpacker.apply(entry)
             archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
         if stream.last_header.strip(b"\0"):
@@ -131,10 +125,6 @@ def _unpack_entries(stream: LayerStream) -> None:
         raise RlError(f"{name}: {_reason(error)}") from None
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise RlError(f"the archive is damaged after {name}: {error}") from None
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 300 else name[:300] + "…")
 
 
 def _reason(error: OSError) -> str:
@@ -154,7 +144,7 @@ def inside(name: str) -> str:
     for part in name.split("/"):
         if part == "..":
             if not parts:
-                raise RlError(f"{_shown(name)} leads out of the layer")
+                raise RlError(f"{shown(name)} leads out of the layer")
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
@@ -190,15 +180,15 @@ class _Unpacker:
             self._make_file(path, entry)
         elif entry.issym():
             self._make(path, os.symlink, entry.linkname)
-            _set_owner(path, entry)
-            os.utime(path, ns=_times(entry), follow_symlinks=False)
+            set_owner(path, entry)
+            os.utime(path, ns=times(entry), follow_symlinks=False)
         elif entry.islnk():
             self._make_link(path, inside(entry.linkname))
         elif entry.isfifo():
             self._make(path, lambda to: os.mkfifo(to, 0o600))
-            _set_owner(path, entry)
+            set_owner(path, entry)
             os.chmod(path, entry.mode & 0o7777)
-            os.utime(path, ns=_times(entry))
+            os.utime(path, ns=times(entry))
         elif entry.isdev():
             # Nobody without root can make one, and a container has its own /dev. A
             # 0:0 device, which anybody can make, would be a whiteout.
@@ -260,13 +250,13 @@ class _Unpacker:
         if path and not _mode(path, stat.S_IFDIR):
             self._make(path, os.mkdir)
         elif path in self._mtimes:
-            for name in filter(_is_kept, os.listxattr(path or ".")):
+            for name in filter(is_kept, os.listxattr(path or ".")):
                 os.removexattr(path or ".", name)
         at = path or "."
-        _set_owner(at, entry)
+        set_owner(at, entry)
         os.chmod(at, entry.mode & 0o7777)
-        _set_xattrs(at, entry)
-        self._mtimes[path] = _times(entry)[0]
+        set_xattrs(at, entry)
+        self._mtimes[path] = times(entry)[0]
 
     def _make_file(self, path: str, entry: tarfile.TarInfo) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -283,10 +273,10 @@ class _Unpacker:
                     self._write(fd, size)
                 os.ftruncate(fd, entry.size)
             # In this order: a new owner clears setuid and capabilities.
-            _set_owner(fd, entry)
+            set_owner(fd, entry)
             os.fchmod(fd, entry.mode & 0o7777)
-            _set_xattrs(fd, entry)
-            os.utime(fd, ns=_times(entry))
+            set_xattrs(fd, entry)
+            os.utime(fd, ns=times(entry))
         finally:
             os.close(fd)
 
@@ -300,7 +290,7 @@ class _Unpacker:
         if path == target:
             raise RlError("a hard link to itself")
         if not target or not _mode(target):
-            raise RlError(f"a hard link to {_shown(target)}, which is not in this layer")
+            raise RlError(f"a hard link to {shown(target)}, which is not in this layer")
         self._make(path, lambda to: os.link(target, to, follow_symlinks=False))
 
     def _make(self, path: str, make: Callable[..., T], *before: str, replace: bool = True) -> T:
@@ -325,7 +315,7 @@ class _Unpacker:
             except FileExistsError:
                 if not os.path.isdir(parent) and _mode(parent, stat.S_IFLNK):
                     raise RlError(
-                        f"its parent is a symbolic link to {_shown(os.readlink(parent))}, "
+                        f"its parent is a symbolic link to {shown(os.readlink(parent))}, "
                         "which is no directory of this layer"
                     ) from None
 
@@ -344,66 +334,6 @@ def _mode(path: str, kind: int = 0) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     return mode if not kind or stat.S_IFMT(mode) == kind else 0
-
-
-def _set_owner(target: int | str, entry: tarfile.TarInfo) -> None:
-    # 2**32-1 is chown(2)'s word for "as it is".
-    for number in (entry.uid, entry.gid):
-        if not 0 <= number < 2**32 - 1:
-            raise RlError(f"{number} is not a user or group id")
-    try:
-        if isinstance(target, int):
-            os.fchown(target, entry.uid, entry.gid)
-        else:
-            os.lchown(target, entry.uid, entry.gid)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise RlError(
-            f"its owner {entry.uid}:{entry.gid} is outside your ranges of subordinate ids "
-            "(an administrator can widen them in /etc/subuid and /etc/subgid)"
-        ) from None
-
-
-def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
-    """Return access and modification time in nanoseconds, both the archive's mtime."""
-    text = entry.pax_headers.get("mtime")
-    if text is None:  # an integer of up to 95 bits; no file system keeps the years beyond
-        seconds = max(-(2**40), min(int(entry.mtime), 2**40))
-        return (seconds * 10**9,) * 2
-    # tarfile makes a float of it, which has not enough digits for nanoseconds.
-    match = _MTIME.fullmatch(text)
-    if not match:
-        raise RlError(f"its time is {_shown(text)}")
-    sign, whole, fraction = match.groups("0")
-    nanoseconds = min(int(whole), 2**40) * 10**9 + int(fraction.ljust(9, "0"))
-    return (-nanoseconds if sign == "-" else nanoseconds,) * 2
-
-
-def _set_xattrs(target: int | str, entry: tarfile.TarInfo) -> None:
-    for key, value in entry.pax_headers.items():
-        name = key.removeprefix(_PAX_XATTR)
-        if name == key or not _is_kept(name):
-            continue
-        try:
-            os.setxattr(target, name, value.encode("utf-8", "surrogateescape"))
-        except OSError as error:
-            # As other tools do: a file system without attributes still takes the image.
-            if error.errno != errno.ENOTSUP:
-                raise RlError(
-                    f"cannot set its attribute {_shown(name)}: {error.strerror}"
-                ) from None
-
-
-def _is_kept(name: str) -> bool:
-    """Tell whether an image may set this extended attribute.
-
-    The others belong to this machine (security.selinux, POSIX ACLs), to its
-    administrator (trusted) or to the overlay.
-    """
-    if name == "security.capability":
-        return True
-    return name.startswith("user.") and not name.startswith(_OVERLAY_XATTRS)
 
 
 if __name__ == "__main__":

@@ -19,17 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rootless.errors import ImageNotFound, RlError
-from rootless.images import manifest
+from rootless.images import manifest, naming
 from rootless.images.manifest import Descriptor, ImageConfig
 from rootless.images.reference import Reference
 from rootless.images.writers import BlobWriter, LayerWriter, cannot_write, write_file
 from rootless.trees import remove_tree
-
-# The OCI image specification's annotations.md.
-REF_NAME: Final = "org.opencontainers.image.ref.name"
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
@@ -145,7 +142,7 @@ class ImageStore:
         manifest, its configuration and its layers must be in the store. A
         manifest of Docker's is stored anew in OCI's form, with that digest.
         """
-        names = [_key(reference)]
+        names = [naming.key(reference)]
         if extra_digest is not None:
             names.append(f"{reference.name}@{manifest.check_digest(extra_digest)}")
         plain = self._oci_descriptor(descriptor)
@@ -154,9 +151,9 @@ class ImageStore:
             for diff_id in image.layers:
                 if not self.has_layer(diff_id):
                     raise RlError(f"layer {diff_id} is missing from the store")
-            _name(entries, plain, image.names)
+            naming.assign(entries, plain, image.names)
             mine = [entry for entry in entries if entry.digest == plain.digest]
-            return replace(image, names=_names(mine))
+            return replace(image, names=naming.names_of(mine))
 
     def _oci_descriptor(self, descriptor: Descriptor) -> Descriptor:
         document = self._manifest(descriptor)
@@ -200,8 +197,8 @@ class ImageStore:
         with self._changing_entries() as entries:
             digest = self._resolve(name, entries)
             image = self._load_entry(digest, entries)
-            key = _reference_key(name)
-            gone = _names_to_remove(image.names, key if key in image.names else None)
+            key = naming.reference_key(name)
+            gone = naming.to_remove(image.names, key if key in image.names else None)
             if key not in image.names and not force:
                 _refuse_many_repositories(image)
             last = set(gone) == set(image.names)
@@ -213,7 +210,7 @@ class ImageStore:
             entries[:] = [
                 entry
                 for entry in entries
-                if entry.digest != digest or not (last or _name_of(entry) in gone)
+                if entry.digest != digest or not (last or naming.name_of(entry) in gone)
             ]
         return Removal(gone, (image.id,) if last else ())
 
@@ -271,9 +268,9 @@ class ImageStore:
 
     def _resolve(self, name: str, entries: list[Descriptor]) -> str:
         """Return the digest of the manifest that ``name`` means."""
-        key = _reference_key(name)
+        key = naming.reference_key(name)
         for entry in entries:
-            if key is not None and _name_of(entry) == key:
+            if key is not None and naming.name_of(entry) == key:
                 return entry.digest
         found = {}
         if match := _ID.fullmatch(name):
@@ -295,7 +292,7 @@ class ImageStore:
 
     def _load_entry(self, digest: str, entries: list[Descriptor]) -> Image:
         mine = [entry for entry in entries if entry.digest == digest]
-        return self._load(mine[0], _names(mine))
+        return self._load(mine[0], naming.names_of(mine))
 
     def _load(self, descriptor: Descriptor, names: tuple[str, ...]) -> Image:
         document = self._manifest(descriptor)
@@ -350,64 +347,6 @@ def _hex(digest: str) -> str:
     return manifest.check_digest(digest).removeprefix("sha256:")
 
 
-def _key(reference: Reference) -> str:
-    """Return the name an image is stored under: a digest goes before a tag, as in Docker."""
-    if reference.digest:
-        return f"{reference.name}@{reference.digest}"
-    return str(reference)
-
-
-def _reference_key(name: str) -> str | None:
-    try:
-        return _key(Reference.parse(name))
-    except RlError:
-        return None
-
-
-def _name_of(entry: Descriptor) -> str:
-    return entry.annotations.get(REF_NAME, "")
-
-
-def _names(entries: Iterable[Descriptor]) -> tuple[str, ...]:
-    return tuple(filter(None, map(_name_of, entries)))
-
-
-def _name(entries: list[Descriptor], descriptor: Descriptor, names: tuple[str, ...]) -> None:
-    """Move ``names`` to ``descriptor``; an image that loses its last one stays, as in Docker."""
-    replaced = [
-        entry
-        for entry in entries
-        if _name_of(entry) in names or (entry.digest == descriptor.digest and not _name_of(entry))
-    ]
-    entries[:] = [entry for entry in entries if entry not in replaced]
-    entries += [replace(descriptor, annotations={REF_NAME: name}) for name in names]
-    for entry in replaced:
-        if all(other.digest != entry.digest for other in entries):
-            entries.append(replace(entry, annotations={}))
-
-
-def _names_to_remove(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
-    """Return ``name``, and with the last tag of a repository also its digests; or all names."""
-    if name is None:
-        return names
-    if "@" in name:
-        return (name,)
-    repository = Reference.parse(name).name
-    others = [one for one in names if one != name and Reference.parse(one).name == repository]
-    if any("@" not in other for other in others):
-        return (name,)
-    return (name, *others)
-
-
-def _refuse_many_repositories(image: Image) -> None:
-    repositories = sorted({Reference.parse(name).name for name in image.names})
-    if len(repositories) > 1:
-        raise RlError(
-            f"image {image.id[7:19]} has names in several repositories: "
-            f"{', '.join(repositories)} (remove them by name, or use --force)"
-        )
-
-
 @contextmanager
 def _locked(path: Path, operation: int) -> Iterator[int]:
     """Hold a lock on a file, made if it is missing; it goes when the process ends in any way."""
@@ -417,6 +356,15 @@ def _locked(path: Path, operation: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _refuse_many_repositories(image: Image) -> None:
+    repositories = naming.repositories(image.names)
+    if len(repositories) > 1:
+        raise RlError(
+            f"image {image.id[7:19]} has names in several repositories: "
+            f"{', '.join(repositories)} (remove them by name, or use --force)"
+        )
 
 
 def _remove_if_possible(path: Path) -> None:
