@@ -1,21 +1,70 @@
-"""Files that are always whole: written aside, synced, renamed."""
+"""Files that are always whole: written aside, synced, renamed.
+
+Owns that order and the wording of its failures; knows nothing of what is
+written. Called by whoever keeps state on disk.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from rootless.errors import RlError
 
-def write_aside(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``data`` so that a reader, or a crash, finds the old or the new whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data``: a reader, or a crash, finds the old or the new as a whole."""
+    write_file(path.with_name(f".{path.name}.{os.urandom(8).hex()}"), path, data)
+
+
+def write_file(aside: Path, path: Path, data: bytes) -> None:
+    """Write a small file so that it is there as a whole or not at all."""
+    fd = create(aside)
     try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.rename(aside, path)
-    except BaseException:
+        write_all(fd, data, path)
+        publish(fd, aside, path)
+    finally:
+        os.close(fd)
         aside.unlink(missing_ok=True)
-        raise
+
+
+def publish(fd: int, aside: Path, path: Path) -> None:
+    """Sync a file that was written aside and rename it to ``path``."""
+    try:
+        os.fsync(fd)
+        os.rename(aside, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names in a directory survive a crash of the machine."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def create(path: Path) -> int:
+    """Return a descriptor of a new file that only its owner may read."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def write_all(fd: int, data: bytes | memoryview, path: Path) -> None:
+    """Write all of ``data``; ``path`` is what an error calls the file."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> RlError:
+    """Say which file the disk did not take, and why."""
+    return RlError(f"cannot write {path}: {error.strerror}")

@@ -19,7 +19,7 @@ from rootless.containers.spec import Place, build
 from rootless.containers.store import Container, ContainerStore, State, now, write_state
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
-from rootless.files import write_aside
+from rootless.files import replace_file
 from rootless.images.store import Image, ImageStore
 from rootless.kernel import userns
 from rootless.networks import etc
@@ -59,7 +59,7 @@ def create(root: Path, request: Request, image: Image) -> Container:
             )
             top = images.layer_path(image.layers[-1]) if image.layers else draft
             _fill(draft, top, hostname, host_network)
-            write_aside(draft / "config.json", json.dumps(spec).encode())
+            replace_file(draft / "config.json", json.dumps(spec).encode())
             with containers.locked():
                 taken = {other.name: other.id for other in containers.list()}
                 name = _checked_name(request.name, taken) or names.generate(taken)

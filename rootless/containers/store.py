@@ -21,7 +21,7 @@ from typing import Literal
 
 from rootless.containers.spec import Extra, Spec, read_extra
 from rootless.errors import ContainerNotFound, RlError
-from rootless.files import write_aside
+from rootless.files import replace_file
 from rootless.kernel import process
 from rootless.trees import remove_tree
 
@@ -190,7 +190,7 @@ class ContainerStore:
 
 def write_state(path: Path, state: State) -> None:
     """Write state.json of the container directory ``path``."""
-    write_aside(path / "state.json", json.dumps(asdict(state)).encode())
+    replace_file(path / "state.json", json.dumps(asdict(state)).encode())
 
 
 def _parse_state(fields: dict[str, object]) -> State:

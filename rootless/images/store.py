@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from rootless.errors import ImageNotFound, RlError
+from rootless.files import cannot_write, write_file
 from rootless.images import manifest, naming
 from rootless.images.manifest import Descriptor, ImageConfig
 from rootless.images.reference import Reference
-from rootless.images.writers import BlobWriter, LayerWriter, cannot_write, write_file
+from rootless.images.writers import BlobWriter, LayerWriter
 from rootless.trees import remove_tree
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")

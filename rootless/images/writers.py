@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rootless.errors import RlError
+from rootless.files import create, publish, sync_directory, write_all
 from rootless.images.manifest import Descriptor
 from rootless.trees import remove_tree
 
@@ -33,7 +34,7 @@ class BlobWriter:
         self._path = path
         self._descriptor = descriptor
         self._hash = sha256()
-        self._file = _create(aside)
+        self._file = create(aside)
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append; RlError if the blob gets longer than announced, or cannot be written."""
@@ -43,7 +44,7 @@ class BlobWriter:
                 f"{self._descriptor.digest} is longer than the "
                 f"{self._descriptor.size} bytes announced"
             )
-        _write_all(self._file, chunk, self._path)
+        write_all(self._file, chunk, self._path)
         self._hash.update(chunk)
 
     def commit(self) -> None:
@@ -171,54 +172,3 @@ def _spawn(arguments: tuple[str, ...], stdin: int, stderr: int) -> int:
         file_actions=((os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stderr, 2)),
         setpgroup=0,
     )
-
-
-def write_file(aside: Path, path: Path, data: bytes) -> None:
-    """Write a small file so that it is there as a whole or not at all."""
-    fd = _create(aside)
-    try:
-        _write_all(fd, data, path)
-        publish(fd, aside, path)
-    finally:
-        os.close(fd)
-        aside.unlink(missing_ok=True)
-
-
-def publish(fd: int, aside: Path, path: Path) -> None:
-    """Sync a file that was written aside and rename it to ``path``."""
-    try:
-        os.fsync(fd)
-        os.rename(aside, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in a directory survive a crash of the machine."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _create(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def _write_all(fd: int, data: bytes | memoryview, path: Path) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def cannot_write(path: Path, error: OSError) -> RlError:
-    """Say which file the disk did not take, and why."""
-    return RlError(f"cannot write {path}: {error.strerror}")
