@@ -67,13 +67,13 @@ def test_exit_code_comes_through_and_the_terminal_is_as_before(rl: Rl) -> None:
     script = (
         f'before=$(stty -g); {command}; echo "code $?"; [ "$(stty -g)" = "$before" ] && echo same'
     )
-    found = pexpect.run(
+    said = pexpect.run(
         f"sh -c {shlex.quote(script)}",
         env=os.environ | rl.environment,
         encoding="utf-8",
         timeout=60,
     )
-    assert found.split("\r\n")[-3:-1] == ["code 5", "same"]
+    assert str(said).split("\r\n")[-3:-1] == ["code 5", "same"]
 
 
 def test_user_of_the_container_owns_its_terminal(rl: Rl) -> None:
