@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rootless.errors import RlError
-from rootless.files import create, publish, sync_directory, write_all
+from rootless.files import cannot_write, create, publish, sync_directory, write_all
 from rootless.images.manifest import Descriptor
 from rootless.trees import remove_tree
 
