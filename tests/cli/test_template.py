@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -300,8 +302,15 @@ CONSTANT = r"""
 """
 
 
-def test_gos_own_engine_prints_the_same() -> None:
-    done = subprocess.run(
-        ["podman", "version", "--format", CONSTANT], capture_output=True, text=True, check=True
-    )
+def test_gos_own_engine_prints_the_same(tmp_path: Path) -> None:
+    directories = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+    environment = os.environ | dict.fromkeys(directories, str(tmp_path))
+    try:
+        done = subprocess.run(
+            ["podman", "version", "--format", CONSTANT],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    finally:
+        # Ends the process that keeps Podman's user namespace.
+        subprocess.run(["podman", "system", "migrate"], env=environment, check=True)
     assert render(CONSTANT).rstrip("\n") == done.stdout.rstrip("\n")

@@ -316,9 +316,15 @@ def test_a_negative_size_is_refused(place: Place) -> None:
     "kind",
     [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK],
 )
-@pytest.mark.parametrize("size", [(1 << 20) + 1, 1 << 40, -512])
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 1 << 40])
 def test_a_header_that_claims_too_much_is_refused(place: Place, kind: bytes, size: int) -> None:
     assert "header of" in place.refuse(claim(size, kind))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_negative_size_is_refused(place: Place, kind: bytes) -> None:
+    # By us or, in newer versions, by tarfile: the words differ, not what is left behind.
+    place.refuse(claim(-512, kind))
 
 
 def test_a_header_that_is_too_big_is_refused_before_it_fills_the_memory(place: Place) -> None:
