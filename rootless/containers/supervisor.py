@@ -57,6 +57,9 @@ _FORWARDED: Final = (
     signal.SIGXCPU,
 )
 
+# PID 1 may well ignore ^C; a person who insists means it.
+_INTERRUPTS_TO_KILL: Final = 3
+
 
 def run(
     containers: ContainerStore, container: Container, layers: Sequence[Path], server: Server
@@ -197,8 +200,12 @@ def _killed_at_the_end(child: process.Child) -> Iterator[None]:
 def _signals_forwarded(child: process.Child, streams: Streams) -> Iterator[None]:
     """Pass signals on to PID 1, which gets them as Docker's does: only those it handles count."""
 
+    interrupts = 0
+
     def forward(number: int, _: object) -> None:
-        child.send_signal(number)
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        child.send_signal(signal.SIGKILL if interrupts >= _INTERRUPTS_TO_KILL else number)
 
     def resize(*_: object) -> None:
         streams.copy_window_size()

@@ -341,6 +341,17 @@ def test_signals_are_passed_on(rl: Rl) -> None:
         assert process.wait(30) == 3
 
 
+def test_third_interrupt_kills_what_ignores_it(rl: Rl) -> None:
+    script = "trap 'echo int' INT; echo up; while :; do sleep 0.1; done"
+    with rl.start(*RUN, "alpine", "sh", "-c", script, stdout=subprocess.PIPE) as process:
+        assert read_line(process) == b"up\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            assert read_line(process) == b"int\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 128 + signal.SIGKILL
+
+
 def test_processes_left_behind_end_with_pid_1(rl: Rl) -> None:
     assert out(rl, "alpine", "sh", "-c", "sleep 1000 & echo started", timeout=60) == "started\n"
 
