@@ -25,5 +25,9 @@ class ImageNotFound(RlError):
     """No local image bears the name, or no ID starts with it."""
 
 
+class ContainerDamaged(RlError):
+    """The state of a container on disk cannot be read."""
+
+
 class ContainerNotFound(RlError):
     """No container bears the name, or no ID starts with it."""

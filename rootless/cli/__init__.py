@@ -96,10 +96,20 @@ def group(settings: Settings, root: str | None, debug: bool) -> None:
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
+    _open_standard_streams()
+    # Whatever the user's is: what we make is made with the modes we choose.
+    os.umask(0o022)
     if isinstance(sys.stdout, TextIOWrapper):
         # Names and labels may hold bytes that are no text; in JSON this is their right escape.
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(execute(sys.argv[1:]))
+
+
+def _open_standard_streams() -> None:
+    """Give a closed standard stream the null device, before its number goes to another file."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def execute(arguments: Sequence[str]) -> int:

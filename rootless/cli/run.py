@@ -137,20 +137,20 @@ def run_request(
         with Server() as server:
             # Imported while the server loads.
             from rootless.containers.create import create
-            from rootless.containers.store import ContainerStore
+            from rootless.containers.store import ContainerStore, Process
             from rootless.containers.supervisor import run as supervise
             from rootless.images.store import ImageStore
 
-            container = create(root, wanted, image)
+            container = create(root, wanted, image, Process.of(os.getpid()))
             images = ImageStore(root)
             layers = [images.layer_path(layer) for layer in image.layers]
             return supervise(ContainerStore(root), container, layers, server)
     finally:
-        from rootless.containers.remove import remove, remove_leftovers
+        from rootless.containers.remove import remove_leftovers, remove_own
 
         remove_leftovers(root)
         if container is not None and wanted.auto_remove:
-            remove(root, container, volumes=True)
+            remove_own(root, container.id)
 
 
 def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:

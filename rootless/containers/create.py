@@ -16,7 +16,14 @@ from pathlib import Path
 from rootless.containers import names
 from rootless.containers.request import Mount, Request, mount_target, valid_name
 from rootless.containers.spec import Place, build
-from rootless.containers.store import Container, ContainerStore, State, now, write_state
+from rootless.containers.store import (
+    Container,
+    ContainerStore,
+    Process,
+    State,
+    now,
+    write_state,
+)
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.files import replace_file
@@ -28,8 +35,14 @@ from rootless.networks import etc
 _NOFILE_CEILING = 1048576
 
 
-def create(root: Path, request: Request, image: Image) -> Container:
-    """Make a container of ``image``; RlError where the request cannot be met."""
+def create(
+    root: Path, request: Request, image: Image, supervisor: Process | None = None
+) -> Container:
+    """Make a container of ``image``; RlError where the request cannot be met.
+
+    ``supervisor`` is the process that is going to run it: if it dies, so does the
+    container.
+    """
     containers = ContainerStore(root)
     volumes = VolumeStore(root)
     mounts = _with_sources(request.mounts, image.config.volumes, volumes)
@@ -66,7 +79,7 @@ def create(root: Path, request: Request, image: Image) -> Container:
                 for mount, _ in mounts:
                     if mount.kind == "volume":
                         volumes.create(mount.source)
-                write_state(draft, State(name=name, created_at=now()))
+                write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
                 return containers.add(draft, container_id)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)

@@ -27,6 +27,9 @@ from rootless.networks import loopback
 
 # A passwd or group file larger than this is no such file.
 _LARGEST_DATABASE: Final = 8 << 20
+# Characters of an error: it may quote an argument of any length.
+_LONGEST: Final = 1000
+
 # Docker's exit codes.
 FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
@@ -48,18 +51,19 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
         os.setsid()
         process.die_with_parent()
         os.umask(0o022)
+        _leave_keyring()
         _set_up(spec, stdio, channel)
         _wait(channel)
         _execute(spec["process"])
     except RlError as error:
-        channel.send({"error": str(error), "exit_code": error.exit_code})
+        channel.send({"error": str(error)[:_LONGEST], "exit_code": error.exit_code})
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         text = f"cannot set up the container: {error.strerror}{where}"
-        channel.send({"error": text, "exit_code": FAILED, "errno": error.errno})
+        channel.send({"error": text[:_LONGEST], "exit_code": FAILED, "errno": error.errno})
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error}"
-        channel.send({"error": text, "exit_code": FAILED})
+        channel.send({"error": text[:_LONGEST], "exit_code": FAILED})
     return FAILED
 
 
@@ -87,6 +91,15 @@ def _set_up(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
     _become(user, spec["process"])
     channel.send({"ready": True}, *master)
     process.close_all_but([channel.fileno()])
+
+
+def _leave_keyring() -> None:
+    """Leave the user's session keyring outside: it may hold tickets and file system keys."""
+    try:
+        syscalls.join_new_session_keyring()
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
 
 
 def _mount_root(spec: Spec, channel: Channel) -> int:
@@ -209,6 +222,8 @@ def _execute(settings: dict[str, Any]) -> None:
         raise RlError("an argument or environment variable holds a NUL character")
     process.restore_signals()
     code, why = NOT_FOUND, "executable file not found in $PATH"
+    if not args[0]:
+        raise RlError('cannot execute "": it is no name of a program', code)
     for candidate in _candidates(args[0], env.get("PATH", "")):
         try:
             os.execve(candidate, args, env)

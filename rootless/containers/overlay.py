@@ -108,7 +108,11 @@ def _main(channel: Channel) -> int:
     if directories is None:
         return 0
     pidfd, fuse = fds
-    _redirect(directories["log"])
+    try:
+        _redirect(directories["log"])
+    except FileNotFoundError:
+        # The container was removed while it started.
+        return 1
     syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     userns.become_root()
     overlay = Overlay(directories["lower"], directories["upper"], directories["work"])

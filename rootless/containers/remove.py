@@ -6,13 +6,14 @@ subordinate ids is removed as root of a user namespace.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from rootless.containers import stop
 from rootless.containers.store import Container, ContainerStore
 from rootless.containers.volumes import VolumeStore
-from rootless.errors import RlError
+from rootless.errors import ContainerNotFound, RlError
 from rootless.images.store import ImageStore
 from rootless.kernel import userns
 
@@ -25,8 +26,27 @@ def remove(root: Path, container: Container, *, force: bool = False, volumes: bo
                 f"container {container.name} is running (stop it first, or use rl rm --force)"
             )
         stop.kill(container)
-    anonymous = container.extra.anonymous_volumes if volumes else ()
-    userns.call(_remove_files, root, container, list(anonymous))
+    _discard(root, container, volumes=volumes)
+
+
+def remove_own(root: Path, container_id: str) -> None:
+    """Remove a container that this process made and ran, with its anonymous volumes."""
+    with contextlib.suppress(ContainerNotFound):
+        _discard(root, ContainerStore(root).get(container_id), volumes=True)
+
+
+def _discard(root: Path, container: Container, *, volumes: bool) -> None:
+    anonymous = list(container.extra.anonymous_volumes) if volumes else []
+    if container.state.started_at:
+        userns.call(_remove_files, root, container.id, anonymous)
+    else:
+        # Nothing in it belongs to anybody else yet.
+        _remove_files(root, container.id, anonymous)
+
+
+def remove_damaged(root: Path, container_id: str) -> None:
+    """Remove a container of which nothing is known but its ID."""
+    userns.call(_remove_files, root, container_id, [])
 
 
 def remove_leftovers(root: Path) -> None:
@@ -41,9 +61,9 @@ def _unattended(container: Container) -> bool:
     return supervisor is not None and not supervisor.alive()
 
 
-def _remove_files(root: Path, container: Container, volumes: Sequence[str]) -> None:
+def _remove_files(root: Path, container_id: str, volumes: Sequence[str]) -> None:
     # Held so that no sweep removes the same files at the same time.
     with ImageStore(root).shared():
-        ContainerStore(root).remove(container)
+        ContainerStore(root).remove(container_id)
         for name in volumes:
             VolumeStore(root).remove(name)

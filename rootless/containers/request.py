@@ -60,8 +60,8 @@ class Request:
 
 
 def valid_name(name: str) -> bool:
-    """Tell whether ``name`` may name a container or a volume: [a-zA-Z0-9][a-zA-Z0-9_.-]+."""
-    return len(name) > 1 and name[0] in _NAME_FIRST and _NAME_REST.issuperset(name)
+    """Tell whether ``name`` may name a container or a volume: [a-zA-Z0-9][a-zA-Z0-9_.-]*."""
+    return name[:1] in _NAME_FIRST and _NAME_REST.issuperset(name)
 
 
 def parse_volume(text: str) -> Mount:
@@ -79,7 +79,7 @@ def parse_volume(text: str) -> Mount:
             raise RlError(f"invalid volume {text!r}: unknown option {option!r}")
     options = tuple(option for option in options if option not in ("z", "Z"))
     if source.startswith(("/", ".", "~")):
-        return Mount("bind", os.path.abspath(os.path.expanduser(source)), target, options)
+        return Mount("bind", _host_path(os.path.expanduser(source)), target, options)
     return Mount("volume", _volume_name(source, text), target, options)
 
 
@@ -119,7 +119,7 @@ def parse_mount(text: str) -> Mount:
     if kind == "bind":
         if not source:
             raise RlError(f"invalid mount {text!r}: source is missing")
-        return Mount("bind", os.path.abspath(source), target, tuple(options))
+        return Mount("bind", _host_path(source), target, tuple(options))
     if kind == "volume":
         return Mount("volume", _volume_name(source, text) if source else "", target, tuple(options))
     if kind == "tmpfs":
@@ -170,9 +170,17 @@ def mount_target(path: str, text: str) -> str:
     if not path.startswith("/"):
         raise RlError(f"invalid mount {text!r}: {path!r} must be an absolute path")
     path = posixpath.normpath(path)
-    if path.strip("/") == "":
-        raise RlError(f"invalid mount {text!r}: the target cannot be '/'")
-    return "/" + path.lstrip("/")
+    path = "/" + path.lstrip("/")
+    if path in ("/", "/proc"):
+        raise RlError(f"invalid mount {text!r}: the target cannot be {path!r}")
+    return path
+
+
+def _host_path(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise RlError(f"cannot mount {path}: the current directory was removed") from None
 
 
 def _volume_name(name: str, text: str) -> str:

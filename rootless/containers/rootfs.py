@@ -31,11 +31,13 @@ _LINKS: Final = {
 
 def assemble(root: int, spec: Spec, filled_volumes: Collection[str]) -> None:
     """Mount and mask everything that ``spec`` asks for inside ``root``."""
+    linux = spec["linux"]
     for mount in spec["mounts"]:
         _mount(root, mount, filled_volumes)
-    linux = spec["linux"]
-    for name, value in linux["sysctl"].items():
-        _write_sysctl(root, name, value)
+        if mount["type"] == "proc":
+            # At once, while nothing that a link of the image leads here can lie on top of it.
+            for name, value in linux["sysctl"].items():
+                _write_sysctl(root, name, value)
     for path in linux["readonlyPaths"]:
         _at(root, path, _make_readonly)
     for path in linux["maskedPaths"]:
@@ -50,7 +52,7 @@ def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) ->
         target_fd = mounts.make_target(root, target, is_directory)
         try:
             if kind == "bind":
-                if target in filled_volumes:
+                if target in filled_volumes and _same_file_system(root, target_fd):
                     volumes.fill(source, target_fd)
                 mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
@@ -69,6 +71,11 @@ def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) ->
     # What somebody binds there is used as it is.
     if target == "/dev" and kind == "tmpfs":
         _populate_dev(root)
+
+
+def _same_file_system(root: int, target: int) -> bool:
+    # A link of the image may lead to /proc, whose content is none of the image's.
+    return os.fstat(root).st_dev == os.fstat(target).st_dev
 
 
 def _mount_cgroup(target: int, options: mounts.Options) -> None:

@@ -9,24 +9,30 @@ process lives.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from rootless.containers.spec import Extra, Spec, read_extra
-from rootless.errors import ContainerNotFound, RlError
+from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
 from rootless.files import replace_file
 from rootless.kernel import process
 from rootless.trees import remove_tree
 
 # Docker's code for a container whose end nobody could record.
 LOST = 255
+
+# How long a living supervisor gets to record the end of its container.
+_RECORDING_TRIES = 20
+_RECORDING_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +117,29 @@ class ContainerStore:
         self._directory = root / "containers"
 
     def list(self) -> list[Container]:
-        """Return all containers, the newest first."""
-        try:
-            ids = os.listdir(self._directory)
-        except FileNotFoundError:
-            return []
-        found = [container for name in ids if (container := self._read(name))]
+        """Return all containers, the newest first; damaged ones are left out."""
+        found = []
+        for name in _names(self._directory):
+            with contextlib.suppress(ContainerDamaged):
+                if container := self._read(name):
+                    found.append(container)
         return sorted(found, key=lambda container: container.created, reverse=True)
 
     def get(self, name: str) -> Container:
-        """Return the container called ``name``, or whose ID is or uniquely starts with it."""
-        containers = self.list()
-        for container in containers:
+        """Return the container called ``name``, or whose ID is or uniquely starts with it.
+
+        Raises ContainerNotFound; ContainerDamaged for one known by its ID only.
+        """
+        for container in self.list():
             if name in (container.name, container.id):
                 return container
-        matches = [container for container in containers if name and container.id.startswith(name)]
+        matches = [known for known in _names(self._directory) if name and known.startswith(name)]
         if len(matches) > 1:
             raise RlError(f"{name} is ambiguous: the IDs of {len(matches)} containers start so")
-        if not matches:
+        found = self._read(matches[0]) if matches else None
+        if found is None:
             raise ContainerNotFound(f"no such container: {name}")
-        return matches[0]
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -160,15 +169,15 @@ class ContainerStore:
         write_state(container.path, state)
         return replace(container, state=state)
 
-    def remove(self, container: Container) -> None:
+    def remove(self, container_id: str) -> None:
         """Remove a container that does not run; must be root of the user's namespace.
 
         Its anonymous volumes stay: they are the caller's decision.
         """
-        doomed = self.root / "tmp" / f"container-{container.id}"
+        doomed = self.root / "tmp" / f"container-{container_id}"
         doomed.parent.mkdir(mode=0o700, exist_ok=True)
         try:
-            container.path.rename(doomed)
+            self.path(container_id).rename(doomed)
         except FileNotFoundError:
             return
         remove_tree(doomed)
@@ -178,14 +187,23 @@ class ContainerStore:
         path = self._directory / container_id
         try:
             config = json.loads((path / "config.json").read_bytes())
-            state = _parse_state(json.loads((path / "state.json").read_bytes()))
+            read_extra(config)
+            state = _read_state(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise RlError(
-                f"the state of the container {container_id} is damaged: {error}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ContainerDamaged(
+                f"the state of the container {container_id} is damaged: {error} "
+                f"(rl rm --force {container_id[:12]} removes it)"
             ) from None
-        return Container(container_id, path, config, _verified(state))
+        return Container(container_id, path, config, state)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 def write_state(path: Path, state: State) -> None:
@@ -193,24 +211,34 @@ def write_state(path: Path, state: State) -> None:
     replace_file(path / "state.json", json.dumps(asdict(state)).encode())
 
 
-def _parse_state(fields: dict[str, object]) -> State:
-    for key in ("init", "supervisor"):
-        value = fields[key]
-        fields[key] = Process(**value) if isinstance(value, dict) else None
-    return State(**fields)  # type: ignore[arg-type]
-
-
-def _verified(state: State) -> State:
-    """Return the state corrected by what is really alive."""
-    if state.status == "exited" or (state.init is not None and state.init.alive()):
-        return state
-    if state.supervisor is None or state.supervisor.alive():
-        # Not started, or its start or end is being recorded right now.
-        return state
+def _read_state(path: Path) -> State:
+    """Return a container's state, corrected by what is really alive."""
+    state = _parse_state((path / "state.json").read_bytes())
+    for _ in range(_RECORDING_TRIES):
+        if state.status == "exited" or (state.init is not None and state.init.alive()):
+            return state
+        if state.supervisor is None or (state.init is None and state.supervisor.alive()):
+            # Not started, or being started right now.
+            return state
+        if not state.supervisor.alive():
+            break
+        # Its end is being recorded right now.
+        time.sleep(_RECORDING_SECONDS)
+        state = _parse_state((path / "state.json").read_bytes())
     return replace(
         state,
         status="exited",
         exit_code=LOST,
-        error=state.error or "its supervisor was killed before it could record the exit code",
+        error=state.error or "its supervisor did not record how it ended",
         init=None,
     )
+
+
+def _parse_state(data: bytes) -> State:
+    """Read a state.json; fields of another version of ours are passed over."""
+    known = {field.name for field in fields(State)}
+    values = {key: value for key, value in json.loads(data).items() if key in known}
+    for key in ("init", "supervisor"):
+        value = values.get(key)
+        values[key] = Process(**value) if isinstance(value, dict) else None
+    return State(**values)

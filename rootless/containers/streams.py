@@ -8,9 +8,11 @@ type into it. Called by the supervisor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
+import stat
 import termios
 from collections.abc import Iterator
 from typing import Final
@@ -18,73 +20,48 @@ from typing import Final
 _CHUNK: Final = 65536
 
 
-class Input:
-    """Copies ``source`` to ``sink`` without ever waiting for the sink; closes it at the end."""
+class Pump:
+    """Copies ``source`` to ``sink`` and never waits for either."""
 
-    def __init__(self, source: int, sink: int, close: bool) -> None:
-        self._source = source
-        self._sink = sink
-        self._close = close
+    def __init__(self, source: int, sink: int) -> None:
+        self.source = source
+        self.sink = sink
+        self.error: OSError | None = None
         self._pending = b""
-        os.set_blocking(sink, False)
+        # A pipe that poll calls writable takes PIPE_BUF without waiting, pipe(7).
+        patient = stat.S_ISREG(os.fstat(sink).st_mode) or not os.get_blocking(sink)
+        self._at_once = _CHUNK if patient else select.PIPE_BUF
 
     def interest(self) -> tuple[int, int]:
         """Return (descriptor, poll events) of what it waits for now."""
-        return (self._sink, select.POLLOUT) if self._pending else (self._source, select.POLLIN)
+        return (self.sink, select.POLLOUT) if self._pending else (self.source, select.POLLIN)
 
     def advance(self) -> bool:
-        """Copy what is ready; False when there is no more to copy, ever."""
-        try:
-            if self._pending:
-                self._pending = self._pending[os.write(self._sink, self._pending) :]
+        """Copy what is ready; False when there is no more to copy, ever.
+
+        That is at the end of the source, or when the sink takes no more; ``error``
+        then tells why, unless it is just that nobody reads it any more.
+        """
+        if not self._pending:
+            try:
+                self._pending = os.read(self.source, _CHUNK)
+            except BlockingIOError:
                 return True
-            self._pending = os.read(self._source, _CHUNK)
+            except OSError:
+                # EIO: the last process that had the terminal is gone.
+                return False
+            if not self._pending or not wait({self.sink: select.POLLOUT}, 0):
+                return bool(self._pending)
+        try:
+            written = os.write(self.sink, self._pending[: self._at_once])
         except BlockingIOError:
             return True
-        except OSError:
-            # The container closed its end, or our terminal went away.
-            self._pending = b""
-        else:
-            if self._pending:
-                return True
-        self.stop()
-        return False
-
-    def stop(self) -> None:
-        """Let the container see the end of its input."""
-        if self._close:
-            os.close(self._sink)
-            self._close = False
-
-
-class Output:
-    """Copies ``source`` to ``sink``, waiting for the sink as any program does."""
-
-    def __init__(self, source: int, sink: int) -> None:
-        self._source = source
-        self._sink = sink
-
-    def advance(self) -> bool:
-        """Copy what is ready; False at the end, or when nobody reads the sink any more."""
-        try:
-            data = os.read(self._source, _CHUNK)
-            _write_all(self._sink, data)
-        except BlockingIOError:
-            return True
-        except OSError:
-            # EIO: the last process that had the terminal is gone. EPIPE: our reader is gone,
-            # which the container learns when it writes to the pipe that is closed here.
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                self.error = error
             return False
-        return bool(data)
-
-
-def _write_all(sink: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(sink, data) :]
-        except BlockingIOError:
-            # Whoever shares the descriptor with us has set it so.
-            wait({sink: select.POLLOUT})
+        self._pending = self._pending[written:]
+        return True
 
 
 class Streams:
@@ -96,9 +73,10 @@ class Streams:
     """
 
     def __init__(self, *, terminal: bool, interactive: bool) -> None:
-        self.outputs: dict[int, Output] = {}
         self.container_ends: list[int] = []
-        self._input: Input | None = None
+        self.error: OSError | None = None
+        self._outputs: list[Pump] = []
+        self._input: Pump | None = None
         self._interactive = interactive
         self._master = -1
         if not terminal:
@@ -107,13 +85,14 @@ class Streams:
     def _make_pipes(self) -> None:
         if self._interactive:
             theirs, ours = os.pipe()
-            self._input = Input(0, ours, close=True)
+            os.set_blocking(ours, False)
+            self._input = Pump(0, ours)
         else:
             theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.container_ends.append(theirs)
         for sink in (1, 2):
             source, theirs = os.pipe()
-            self.outputs[source] = Output(source, sink)
+            self._outputs.append(Pump(source, sink))
             self.container_ends.append(theirs)
 
     def connect(self, masters: list[int]) -> None:
@@ -121,10 +100,15 @@ class Streams:
         for master in masters:
             self._master = master
             os.set_blocking(master, False)
-            self.outputs[master] = Output(master, 1)
+            self._outputs.append(Pump(master, 1))
             if self._interactive:
-                self._input = Input(0, master, close=False)
+                self._input = Pump(0, master)
             self.copy_window_size()
+
+    @property
+    def draining(self) -> bool:
+        """Whether there may still be output."""
+        return bool(self._outputs)
 
     def copy_window_size(self) -> None:
         """Give the container's terminal the size of ours, where there are two."""
@@ -150,30 +134,36 @@ class Streams:
 
     def interests(self, running: bool) -> dict[int, int]:
         """Return what to poll for: descriptor -> events; input only for a running container."""
-        interests = dict.fromkeys(self.outputs, select.POLLIN)
-        if self._input is not None and running:
-            fd, events = self._input.interest()
+        pumps = [*self._outputs, self._input] if running and self._input else self._outputs
+        interests: dict[int, int] = {}
+        for pump in pumps:
+            fd, events = pump.interest()
             interests[fd] = interests.get(fd, 0) | events
         return interests
 
     def advance(self, ready: set[int]) -> None:
         """Copy what is ready."""
-        for fd in self.outputs.keys() & ready:
-            if not self.outputs[fd].advance():
-                self._end(fd)
+        for pump in list(self._outputs):
+            if pump.interest()[0] in ready and not pump.advance():
+                self.error = self.error or pump.error
+                self._end(pump)
         source = self._input
         if source is not None and source.interest()[0] in ready and not source.advance():
             self._input = None
-            if self._master >= 0:
+            if self._master < 0:
+                os.close(source.sink)
+            else:
                 # Our terminal is gone: the container's is hung up in turn.
-                self._end(self._master)
+                self._end(*(output for output in self._outputs if output.source == self._master))
 
-    def _end(self, source: int) -> None:
-        os.close(source)
-        del self.outputs[source]
-        if source == self._master:
-            self._input = None
-            self._master = -1
+    def _end(self, *outputs: Pump) -> None:
+        """Forget outputs; the container learns of it when it writes to what is closed here."""
+        for pump in outputs:
+            self._outputs.remove(pump)
+            os.close(pump.source)
+            if pump.source == self._master:
+                self._input = None
+                self._master = -1
 
 
 def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:

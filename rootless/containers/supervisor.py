@@ -70,18 +70,37 @@ def run(
     by the caller. RlError (with the exit code to leave with) where the container could not be
     started or was cut off.
     """
-    container = containers.update(container, supervisor=Process.of(os.getpid()))
+    record = _Record(containers, container)
     try:
-        return _run(containers, container, layers, server)
+        return _run(container, layers, server, record)
     except RlError as error:
-        failure = {"exit_code": error.exit_code, "error": str(error)}
-        containers.update(container, status="exited", finished_at=now(), **failure)
+        record.failed(error)
         raise
 
 
-def _run(
-    containers: ContainerStore, container: Container, layers: Sequence[Path], server: Server
-) -> int:
+class _Record:
+    """The state on disk, as the container's life goes on."""
+
+    def __init__(self, containers: ContainerStore, container: Container) -> None:
+        self._containers = containers
+        self._container = container
+
+    def started(self, pid: int) -> None:
+        self._update(status="running", started_at=now(), init=Process.of(pid))
+
+    def ended(self, exit_code: int) -> None:
+        self._update(status="exited", exit_code=exit_code, finished_at=now(), init=None)
+
+    def failed(self, error: RlError) -> None:
+        if self._container.state.status != "exited":
+            self.ended(error.exit_code)
+        self._update(error=str(error))
+
+    def _update(self, **changes: object) -> None:
+        self._container = self._containers.update(self._container, **changes)
+
+
+def _run(container: Container, layers: Sequence[Path], server: Server, record: _Record) -> int:
     spec, request, path = container.config, container.extra.request, container.path
     streams = Streams(terminal=request["terminal"], interactive=request["interactive"])
     channel, theirs = Channel.pair()
@@ -101,14 +120,10 @@ def _run(
         )
         os.close(fuse)
         streams.connect(start.expect("ready"))
-        container = containers.update(
-            container, status="running", started_at=now(), init=Process.of(child.pid)
-        )
+        record.started(child.pid)
         with streams.raw_terminal(), _signals_forwarded(child, streams):
             channel.send({"start": True})
-            exit_code = _carry(streams, start)
-    containers.update(container, status="exited", exit_code=exit_code, finished_at=now(), init=None)
-    return exit_code
+            return _carry(streams, start, record)
 
 
 def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
@@ -156,12 +171,15 @@ class _Start:
         return RlError(str(message["error"]), int(message["exit_code"]))
 
 
-def _carry(streams: Streams, start: _Start) -> int:
-    """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code."""
+def _carry(streams: Streams, start: _Start, record: _Record) -> int:
+    """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code.
+
+    The end is recorded when it comes, also if somebody is slow to read the rest.
+    """
     child, channel = start.child, start.channel
     executing = True
     failure: RlError | None = None
-    while child.running or streams.outputs:
+    while child.running or streams.draining:
         interests = streams.interests(child.running)
         if child.running:
             interests |= {child.pidfd: select.POLLIN} | start.server.watched()
@@ -182,8 +200,12 @@ def _carry(streams: Streams, start: _Start) -> int:
         streams.advance(ready)
         if child.running and child.pidfd in ready:
             child.wait()
+            if failure is None:
+                record.ended(child.wait())
     if failure is not None:
         raise failure
+    if streams.error is not None:
+        raise RlError(f"cannot write the container's output: {streams.error.strerror}")
     return child.wait()
 
 

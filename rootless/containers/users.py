@@ -31,7 +31,7 @@ def resolve(wanted: str, passwd: str, group: str) -> User:
     name, _, group_name = wanted.partition(":")
     name = name or "0"
     entry = _find_user(name, passwd)
-    if entry is None and not name.isdecimal():
+    if entry is None and not (name.isascii() and name.isdecimal()):
         raise RlError(f"unable to find user {name}: no matching entries in the image's passwd file")
     if entry is None:
         uid, gid, home, login = _given_id(name, "user"), 0, "/", ""
@@ -62,7 +62,7 @@ def _find_group(wanted: str, group: str) -> int:
     for name, number, _ in _groups(group):
         if name == wanted:
             return number
-    if wanted.isdecimal():
+    if wanted.isascii() and wanted.isdecimal():
         return _given_id(wanted, "group")
     raise RlError(f"unable to find group {wanted}: no matching entries in the image's group file")
 
@@ -83,7 +83,7 @@ def _records(text: str, width: int) -> Iterator[list[str]]:
 
 def _id(text: str) -> int | None:
     """Return a uid or gid, or None for what is none: a broken line must not break the others."""
-    if text.isdecimal() and len(text) <= 10 and int(text) <= _LARGEST_ID:
+    if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) <= _LARGEST_ID:
         return int(text)
     return None
 

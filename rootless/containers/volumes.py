@@ -7,6 +7,7 @@ by init, inside the container's user namespace.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -55,23 +56,32 @@ class VolumeStore:
 def fill(volume: str, content: int) -> None:
     """Copy the directory ``content`` into an empty volume, as Docker does on first use.
 
-    ``volume`` is the _data directory. The copy is made beside it and renamed
-    over it, so that a volume is never seen half filled.
+    ``volume`` is the _data directory, which stays the same directory: other
+    containers may have it mounted. A mark beside it tells of a copy that was
+    killed, and is then made anew.
     """
-    if os.listdir(volume) or not os.listdir(f"/proc/self/fd/{content}"):
-        return
-    copy = f"{volume}.{os.urandom(4).hex()}"
-    # cp keeps owners, modes, times, xattrs, links and holes; nothing else runs in the tree yet.
-    arguments = ["cp", "-a", "--reflink=auto", "--", f"/proc/self/fd/{content}/.", copy]
-    os.set_inheritable(content, True)
-    status = os.waitstatus_to_exitcode(
-        os.waitpid(os.posix_spawnp("cp", arguments, os.environ), 0)[1]
-    )
-    os.set_inheritable(content, False)
+    mark = os.path.join(os.path.dirname(volume), "filling")
+    lock = os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if status:
-            raise RlError("cannot fill a volume from the image (see the message above)")
-        os.rename(copy, volume)
-    except OSError:
-        # Another container filled it first.
-        remove_tree(copy)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        source = f"/proc/self/fd/{content}"
+        if os.path.exists(mark):
+            for name in os.listdir(volume):
+                remove_tree(os.path.join(volume, name))
+        if os.listdir(volume) or not os.listdir(source):
+            return
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _copy(source, volume, content)
+        os.unlink(mark)
+    finally:
+        os.close(lock)
+
+
+def _copy(source: str, target: str, held: int) -> None:
+    # cp keeps owners, modes, times, xattrs, links and holes; nothing else runs in the tree yet.
+    arguments = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", target]
+    os.set_inheritable(held, True)
+    copier = os.posix_spawnp("cp", arguments, {"PATH": os.defpath})
+    os.set_inheritable(held, False)
+    if os.waitstatus_to_exitcode(os.waitpid(copier, 0)[1]):
+        raise RlError("cannot fill a volume from the image (see the message above)")

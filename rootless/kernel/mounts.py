@@ -37,6 +37,10 @@ PROPAGATIONS: Final = {
 }
 
 
+# As many as the kernel follows, path_resolution(7).
+_MOST_LINKS: Final = 40
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Mount options sorted by what the kernel wants them as."""
@@ -98,8 +102,12 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
         raise
 
 
-def make_target(root: int, path: str, directory: bool) -> int:
-    """Return a descriptor of the mount point ``path`` inside ``root``, made where it is missing."""
+def make_target(root: int, path: str, directory: bool, links: int = 0) -> int:
+    """Return a descriptor of the mount point ``path`` inside ``root``, made where it is missing.
+
+    A file is made where a dangling symlink leads inside ``root``: images have
+    such for /etc/resolv.conf. ``links`` counts those that were followed.
+    """
     try:
         target = open_in_root(root, path)
     except FileNotFoundError:
@@ -111,7 +119,10 @@ def make_target(root: int, path: str, directory: bool) -> int:
             flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
         except FileExistsError:
-            raise _dangling(path) from None
+            if links == _MOST_LINKS:
+                raise _dangling(path) from None
+            link = os.readlink(name, dir_fd=parent_fd)
+            return make_target(root, os.path.join(parent, link), directory, links + 1)
         finally:
             os.close(parent_fd)
         return open_in_root(root, path)

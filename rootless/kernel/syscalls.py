@@ -78,6 +78,10 @@ _SYS_CLOSE_RANGE: Final = 436
 _SYS_OPENAT2: Final = 437
 _SYS_MOUNT_SETATTR: Final = 442
 
+# keyctl(2) is older, and x86-64 numbers it by itself.
+_SYS_KEYCTL: Final = 250 if os.uname().machine == "x86_64" else 219
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 
 
@@ -216,6 +220,11 @@ def close_range(first: int, last: int) -> None:
     """Close all descriptors from ``first`` to ``last``, both included, Linux 5.9."""
     if first <= last:
         _check(_syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), 0))
+
+
+def join_new_session_keyring() -> None:
+    """Leave the session keyring for a new and empty one, keyctl(2)."""
+    _check(_syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None))
 
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
