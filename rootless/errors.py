@@ -26,7 +26,14 @@ class ImageNotFound(RlError):
 
 
 class ContainerDamaged(RlError):
-    """The state of a container on disk cannot be read."""
+    """The state of the container with this ID cannot be read."""
+
+    def __init__(self, container_id: str, reason: object) -> None:
+        super().__init__(
+            f"the state of the container {container_id[:12]} is damaged: {reason} "
+            f"(rl rm --force {container_id[:12]} removes it)"
+        )
+        self.container_id = container_id
 
 
 class ContainerNotFound(RlError):

@@ -18,9 +18,9 @@ from rootless.cli.settings import Settings, pass_settings
 def rm(settings: Settings, force: bool, volumes: bool, names: tuple[str, ...]) -> int:
     """Remove containers."""
     from rootless.cli.report import complain, for_each
-    from rootless.containers.remove import remove
+    from rootless.containers.remove import remove, remove_damaged
     from rootless.containers.store import ContainerStore
-    from rootless.errors import ContainerNotFound
+    from rootless.errors import ContainerDamaged, ContainerNotFound
 
     root = settings.root
     store = ContainerStore(root)
@@ -34,7 +34,12 @@ def rm(settings: Settings, force: bool, volumes: bool, names: tuple[str, ...]) -
                 raise
             complain(str(error))
             return
-        remove(root, container, force=force, volumes=volumes)
+        except ContainerDamaged as error:
+            if not force:
+                raise
+            remove_damaged(root, error.container_id)
+        else:
+            remove(root, container, force=force, volumes=volumes)
         click.echo(name)
 
     return for_each(names, remove_one)

@@ -192,10 +192,7 @@ class ContainerStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ContainerDamaged(
-                f"the state of the container {container_id} is damaged: {error} "
-                f"(rl rm --force {container_id[:12]} removes it)"
-            ) from None
+            raise ContainerDamaged(container_id, error) from None
         return Container(container_id, path, config, state)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support import images
+from tests.support.registry import Registry
 from tests.support.runner import Rl
+
+Files = dict[str, bytes | str | tarfile.TarInfo]
 
 RUN = ("run", "--rm")
 
@@ -97,6 +103,24 @@ def test_standard_output_can_be_opened_again_by_any_user(rl: Rl) -> None:
 def test_no_descriptor_of_ours_leaks_in(rl: Rl) -> None:
     # ls itself opens the directory that it lists.
     assert out(rl, "alpine", "ls", "/proc/self/fd").split() == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_as_good_as_the_null_device(rl: Rl, closed: str) -> None:
+    command = shlex.join([*rl.command, *RUN, "-i", "alpine", "sh", "-c", "cat; echo out; exit 3"])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} {closed}"],
+        env=rl.environment, check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_output_that_the_disk_does_not_take_is_an_error(rl: Rl) -> None:
+    with open("/dev/full", "w") as full:
+        process = rl.start(*RUN, "alpine", "echo", "x", stdout=full, stderr=subprocess.PIPE)
+        _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 125
+    assert complaint == b"rl: cannot write the container's output: No space left on device\n"
 
 
 # Identity
@@ -211,6 +235,15 @@ def test_two_containers_of_one_image_see_nothing_of_each_other(rl: Rl) -> None:
         assert b"/second: No such file" in complaint
 
 
+def test_session_keyring_of_the_host_stays_outside(rl: Rl, debian: str) -> None:
+    # KEYCTL_GET_KEYRING_ID of the session keyring; no library wraps it.
+    keyctl = 250 if os.uname().machine == "x86_64" else 219
+    code = f"print syscall({keyctl}, 0, -3, 0)"
+    ours = subprocess.run(["perl", "-e", code], capture_output=True, text=True, check=True).stdout
+    rl("pull", "-q", debian)
+    assert out(rl, "debian", "perl", "-e", code) != ours
+
+
 # Options
 
 
@@ -297,6 +330,80 @@ def test_directory_bound_over_dev_is_left_as_it_is(rl: Rl, tmp_path: Path) -> No
     (tmp_path / "mine").touch()
     found = out(rl, "-v", f"{tmp_path}:/dev", "alpine", "ls", "/dev").split()
     assert found == ["mine", "mqueue", "pts", "shm"]
+
+
+def test_volume_is_filled_in_place(rl: Rl) -> None:
+    script = "echo up; read _; echo mine > /data/mine; ls /data"
+    with rl.start(
+        *RUN, "-i", "-v", "inplace:/data", "alpine", "sh", "-c", script,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as first:  # fmt: skip
+        assert read_line(first) == b"up\n"
+        out(rl, "-v", "inplace:/etc", "alpine", "true")
+        listing, _ = first.communicate(b"\n", 30)
+    assert {b"mine", b"motd", b"passwd"} <= set(listing.split())
+
+
+def test_filling_that_was_killed_is_made_anew(rl: Rl) -> None:
+    out(rl, "-v", "anew:/x", "alpine", "true")
+    volume = rl.root / "volumes/anew"
+    (volume / "_data/half").touch()
+    (volume / "filling").touch()
+    assert "motd" in out(rl, "-v", "anew:/etc", "alpine", "ls", "/etc")
+    assert not (volume / "_data/half").exists()
+
+
+def image(rl: Rl, registry: Registry, directory: Path, files: Files, **config: object) -> str:
+    """Push an image of busybox with these files and this configuration; return its name."""
+    images.busybox(directory, files, config)
+    registry.push(f"oci:{directory}:latest", "tests/made")
+    return f"{registry.host}/tests/made"
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    return entry
+
+
+@pytest.mark.parametrize("target", ["../run/resolve/stub.conf", "/run/resolve/stub.conf", "b"])
+def test_file_is_mounted_where_a_dangling_link_of_the_image_leads(
+    rl: Rl, registry: Registry, tmp_path: Path, target: str
+) -> None:
+    files = {"etc/": b"", "l": link("etc/resolv.conf", target), "m": link("etc/b", "../run/c")}
+    name = image(rl, registry, tmp_path, files)
+    found = out(rl, "--pull", "always", "-q", name, "cat", "/etc/resolv.conf")
+    assert found == Path("/etc/resolv.conf").read_text()
+
+
+def test_volume_that_a_link_leads_to_proc_is_not_filled_from_it(
+    rl: Rl, registry: Registry, tmp_path: Path
+) -> None:
+    files = {"v": link("v", "/proc/1")}
+    name = image(rl, registry, tmp_path, files)
+    rl(*RUN, "--pull", "always", "-q", "-v", "leak:/v", name, "true", check=False)
+    assert list((rl.root / "volumes/leak/_data").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"Volumes": {"/proc": {}}}, "the target cannot be '/proc'"),
+        ({"Volumes": {"/": {}}}, "the target cannot be '/'"),
+        ({"Volumes": {"relative": {}}}, "must be an absolute path"),
+        ({"Entrypoint": [""]}, 'cannot execute ""'),
+        ({"User": "\u0663"}, "unable to find user"),
+        ({"WorkingDir": "/etc/passwd/x"}, "Not a directory"),
+    ],
+)
+def test_image_that_asks_for_nonsense_is_refused_in_one_line(
+    rl: Rl, registry: Registry, tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    name = image(rl, registry, tmp_path, {"f": ""}, **config)
+    done = rl(*RUN, "--pull", "always", "-q", name, "true", check=False)
+    assert done.returncode in (125, 127)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_named_volume_is_filled_from_the_image_and_kept(rl: Rl) -> None:

@@ -106,6 +106,57 @@ def test_another_process_with_the_recorded_number_is_not_taken_for_it(rl: Rl, fi
         assert state_of(rl, "reused")["Running"] is True
 
 
+@pytest.mark.parametrize("damage", ["", "[]", '{"status": "running"}', '{"name": 1, "init": {}}'])
+def test_damaged_container_is_in_nobodys_way_and_can_be_removed(rl: Rl, damage: str) -> None:
+    for name in ("whole", "broken"):
+        rl("run", "--name", name, "alpine", "sh", "-c", "chown 7 /etc/motd")
+    broken = inspect(rl, "broken")["Id"]
+    (rl.root / "containers" / broken / "state.json").write_text(damage)
+    assert rl("ps", "-a", "--format", "{{.Names}}").stdout == "whole\n"
+    done = rl("inspect", broken[:12], check=False)
+    assert done.returncode == 125
+    assert f"rl rm --force {broken[:12]}" in done.stderr
+    rl("rm", "whole")
+    rl("rm", "-f", broken[:12])
+    assert list((rl.root / "containers").iterdir()) == []
+
+
+def test_field_of_a_newer_version_is_passed_over(rl: Rl) -> None:
+    rl("run", "--name", "newer", "alpine", "true")
+    state_file = rl.root / "containers" / inspect(rl, "newer")["Id"] / "state.json"
+    state_file.write_text(json.dumps({**json.loads(state_file.read_bytes()), "future": 1}))
+    assert state_of(rl, "newer")["Status"] == "exited"
+    rl("rm", "newer")
+
+
+def test_end_is_seen_though_nobody_reads_the_output(rl: Rl) -> None:
+    # 100,000 bytes: more than our own pipe to the reader holds, less than both.
+    script = "echo up; head -c 100000 /dev/zero; exit 5"
+    with rl.start(
+        "run", "--name", "unread", "alpine", "sh", "-c", script, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"up\n"
+        for _ in range(200):
+            if (state := state_of(rl, "unread"))["Status"] != "running":
+                break
+            time.sleep(0.05)
+        assert (state["Status"], state["ExitCode"]) == ("exited", 5)
+        assert len(process.stdout.read()) == 100000
+        assert process.wait(30) == 5
+    rl("rm", "unread")
+
+
+def test_stopped_supervisor_does_not_make_a_dead_container_live(rl: Rl) -> None:
+    with running(rl, "frozen", "sh", "-c", "echo up; sleep 0.5") as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        assert state_of(rl, "frozen")["Status"] == "exited"
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
+        assert state_of(rl, "frozen")["ExitCode"] == 0
+
+
 def test_running_container_is_removed_only_by_force(rl: Rl) -> None:
     with running(rl, "busy") as process:
         done = rl("rm", "busy", check=False)

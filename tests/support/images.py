@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def busybox(
     directory: Path,
-    files: Mapping[str, bytes | str] | None = None,
+    files: Mapping[str, bytes | str | tarfile.TarInfo] | None = None,
     config: Mapping[str, object] | None = None,
 ) -> None:
     """Write an image of the host's static busybox in two layers: programs, then ``files``."""
