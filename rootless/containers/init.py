@@ -8,17 +8,20 @@ decided. Started by the supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import resource
 import socket
 import stat
 import struct
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
-from rootless.containers import rootfs, users
+from rootless.containers import interpreter, rootfs, users
 from rootless.containers.channel import Channel
 from rootless.containers.spec import Spec, read_extra
 from rootless.errors import RlError
@@ -45,16 +48,46 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
 
     ``stdio`` are its three standard streams, or none for a terminal of its own.
     """
-    try:
+    with _failures_sent(channel):
         _wait(channel)
         userns.become_root()
-        os.setsid()
-        process.die_with_parent()
-        os.umask(0o022)
-        _leave_keyring()
-        _set_up(spec, stdio, channel)
-        _wait(channel)
-        _execute(spec["process"])
+        # Nothing mounted from here on may reach the host; what the host mounts may reach us.
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+        if interpreter.is_changeable():
+            kept = (channel.fileno(), *stdio)
+            for fd in kept:
+                os.set_inheritable(fd, True)
+            bundle = os.path.dirname(spec["root"]["path"])
+            interpreter.execute_read_only("rootless.containers.init", bundle, *map(str, kept))
+        _proceed(spec, stdio, channel)
+    return FAILED
+
+
+def main_anew(bundle: str, channel_fd: str, *stdio: str) -> int:
+    """Go on where ``main`` left off to execute the interpreter anew."""
+    channel = Channel(socket.socket(fileno=int(channel_fd)))
+    os.set_inheritable(channel.fileno(), False)
+    with _failures_sent(channel):
+        with open(f"{bundle}/config.json", "rb") as file:
+            spec = json.load(file)
+        _proceed(spec, [int(fd) for fd in stdio], channel)
+    return FAILED
+
+
+def _proceed(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
+    os.setsid()
+    process.die_with_parent()
+    os.umask(0o022)
+    _leave_keyring()
+    _set_up(spec, stdio, channel)
+    _wait(channel)
+    _execute(spec["process"])
+
+
+@contextlib.contextmanager
+def _failures_sent(channel: Channel) -> Iterator[None]:
+    try:
+        yield
     except RlError as error:
         channel.send({"error": str(error)[:_LONGEST], "exit_code": error.exit_code})
     except OSError as error:
@@ -64,7 +97,6 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error}"
         channel.send({"error": text[:_LONGEST], "exit_code": FAILED})
-    return FAILED
 
 
 def _wait(channel: Channel) -> None:
@@ -104,8 +136,6 @@ def _leave_keyring() -> None:
 
 def _mount_root(spec: Spec, channel: Channel) -> int:
     """Mount the overlay, hand its descriptor to whoever serves it, return the root directory."""
-    # Nothing mounted from here on may reach the host; what the host mounts may reach us.
-    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     merged = spec["root"]["path"]
     try:
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -239,3 +269,7 @@ def _candidates(program: str, path: str) -> Sequence[str]:
     if "/" in program:
         return [program]
     return [f"{directory or '.'}/{program}" for directory in path.split(":")]
+
+
+if __name__ == "__main__":
+    sys.exit(main_anew(*sys.argv[1:]))
