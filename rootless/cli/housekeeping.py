@@ -21,14 +21,8 @@ def tidy(root: Path) -> None:
     Does nothing while another process adds to the store: a later command will.
     A failure is said and no more: the command has done what it was asked for.
     """
-
-    def used_layers() -> list[str]:
-        return [
-            layer for container in ContainerStore(root).list() for layer in container.extra.layers
-        ]
-
     try:
         remove_leftovers(root)
-        userns.call(ImageStore(root).sweep, used_layers)
+        userns.call(ImageStore(root).sweep, ContainerStore(root).used_layers)
     except RlError as error:
         complain(f"cannot clear up {root}: {error}")

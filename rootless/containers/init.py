@@ -25,7 +25,7 @@ from rootless.containers import interpreter, rootfs, users
 from rootless.containers.channel import Channel
 from rootless.containers.spec import Spec, read_extra
 from rootless.errors import RlError
-from rootless.kernel import capabilities, mounts, process, syscalls, userns
+from rootless.kernel import capabilities, mounts, process, syscalls
 from rootless.networks import loopback
 
 # A passwd or group file larger than this is no such file.
@@ -50,7 +50,7 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
     """
     with _failures_sent(channel):
         _wait(channel)
-        userns.become_root()
+        syscalls.become_root()
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         if interpreter.is_changeable():

@@ -18,7 +18,7 @@ from typing import Final, Self
 from rootless.containers.channel import Channel
 from rootless.containers.streams import wait
 from rootless.errors import RlError
-from rootless.kernel import process, syscalls, userns
+from rootless.kernel import process, syscalls
 
 # A server whose container is gone has nothing left to do but to notice it.
 _GRACE_SECONDS: Final = 10.0
@@ -114,7 +114,7 @@ def _main(channel: Channel) -> int:
         # The container was removed while it started.
         return 1
     syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
-    userns.become_root()
+    syscalls.become_root()
     overlay = Overlay(directories["lower"], directories["upper"], directories["work"])
 
     async def serve_guarded() -> None:

@@ -141,6 +141,17 @@ class ContainerStore:
             raise ContainerNotFound(f"no such container: {name}")
         return found
 
+    def used_layers(self) -> set[str]:
+        """Return the diff IDs of all layers that containers need.
+
+        Raises ContainerDamaged rather than leave one out.
+        """
+        used: set[str] = set()
+        for name in _names(self._directory):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                used.update(read_extra(self._read_config(name)).layers)
+        return used
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock under which names are given and containers appear or go."""
@@ -182,12 +193,19 @@ class ContainerStore:
             return
         remove_tree(doomed)
 
+    def _read_config(self, container_id: str) -> Spec:
+        try:
+            config: Spec = json.loads((self.path(container_id) / "config.json").read_bytes())
+            read_extra(config)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ContainerDamaged(container_id, error) from None
+        return config
+
     def _read(self, container_id: str) -> Container | None:
         """Return a container, or None for one that is being removed at this moment."""
         path = self._directory / container_id
         try:
-            config = json.loads((path / "config.json").read_bytes())
-            read_extra(config)
+            config = self._read_config(container_id)
             state = _read_state(path)
         except (FileNotFoundError, NotADirectoryError):
             return None

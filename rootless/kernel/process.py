@@ -65,11 +65,9 @@ def send_signal(pidfd: int, number: int) -> None:
 def fork(main: Callable[[], int], flags: int = 0, keep: Iterable[int] = ()) -> Child:
     """Run ``main`` in a child, in the new namespaces of ``flags``; its result is the exit status.
 
-    The child keeps the descriptors 0-2 and ``keep``. RuntimeError if the parent
-    has other threads: what they hold would stay held in the child for ever.
+    The child keeps the descriptors 0-2 and ``keep``. Other threads of the parent
+    must be idle: what they hold would stay held in the child for ever.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise RuntimeError("cannot fork beside other threads")
     _flush()
     pid, pidfd = syscalls.clone3(flags)
     if pid == 0:

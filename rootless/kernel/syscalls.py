@@ -78,8 +78,13 @@ _SYS_CLOSE_RANGE: Final = 436
 _SYS_OPENAT2: Final = 437
 _SYS_MOUNT_SETATTR: Final = 442
 
-# keyctl(2) is older, and x86-64 numbers it by itself.
-_SYS_KEYCTL: Final = 250 if os.uname().machine == "x86_64" else 219
+# The older ones that libc has no function for, or one that is not ours to use: x86-64 numbers
+# them by itself, all newer architectures alike.
+_X86_64: Final = os.uname().machine == "x86_64"
+_SYS_KEYCTL: Final = 250 if _X86_64 else 219
+_SYS_SETGROUPS: Final = 116 if _X86_64 else 159
+_SYS_SETRESUID: Final = 117 if _X86_64 else 147
+_SYS_SETRESGID: Final = 119 if _X86_64 else 149
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
@@ -225,6 +230,18 @@ def close_range(first: int, last: int) -> None:
 def join_new_session_keyring() -> None:
     """Leave the session keyring for a new and empty one, keyctl(2)."""
     _check(_syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None))
+
+
+def become_root() -> None:
+    """Become uid and gid 0 with no supplementary groups.
+
+    Not by libc's functions, which wait for the other threads that libc knows: a
+    child by clone3 has none, and may wait for ever for those of its parent.
+    """
+    zero = ctypes.c_uint(0)
+    _check(_syscall(_SYS_SETGROUPS, ctypes.c_size_t(0), None))
+    _check(_syscall(_SYS_SETRESGID, zero, zero, zero))
+    _check(_syscall(_SYS_SETRESUID, zero, zero, zero))
 
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:

@@ -129,13 +129,6 @@ def _finish_helper(program: str, helper: int, reader: int) -> str | None:
     return f"cannot map ids: {said or program + ' failed'} (see `rl info`, and subuid(5))"
 
 
-def become_root() -> None:
-    """Take uid and gid 0 of the namespace and drop the host's supplementary groups."""
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-
-
 def creation_error(error: OSError) -> RlError:
     """Say why the kernel refused a new user namespace, and what to do."""
     remedies = {
@@ -169,7 +162,7 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     def main() -> int:
         if os.read(mapped_reader, 1):
-            become_root()
+            syscalls.become_root()
             process.die_with_parent()
             with open(writer, "wb") as file:
                 pickle.dump(_outcome(function, args, kwargs), file)

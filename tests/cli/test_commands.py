@@ -50,14 +50,14 @@ def test_pull_clears_up_what_a_killed_one_left(fresh_rl: Rl) -> None:
 def test_a_store_that_cannot_be_cleared_up_is_said_and_the_pull_counts(fresh_rl: Rl) -> None:
     fresh_rl("run", "--name", "damaged", "alpine", "true")
     (container,) = (fresh_rl.root / "containers").iterdir()
-    state = container / "state.json"
-    whole = state.read_text()
-    state.write_text("{")
+    config = container / "config.json"
+    whole = config.read_text()
+    config.write_text("{")
     done = fresh_rl("pull", "-q", "alpine")
     assert done.stdout == "docker.io/library/alpine:latest\n"
     assert done.stderr.startswith("rl: cannot clear up ")
     assert fresh_rl("images", "-q").stdout
-    state.write_text(whole)
+    config.write_text(whole)
     fresh_rl("rm", "damaged")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
@@ -64,18 +63,6 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def test_process_with_threads_is_not_forked() -> None:
-    ended = threading.Event()
-    thread = threading.Thread(target=ended.wait)
-    thread.start()
-    try:
-        with pytest.raises(RuntimeError, match="threads"):
-            process.fork(lambda: 0)
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_child_can_be_pid_1_of_a_new_namespace() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_call_runs_as_root_of_a_mapped_namespace() -> None:
     first, second = (line.split() for line in uid_map.splitlines()[:2])
     assert first == ["0", str(os.getuid()), "1"]
     assert second[0] == "1"
+
+
+def test_call_is_not_held_up_by_an_idle_thread() -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert userns.call(_identity)[0] == 0
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _own(path: Path) -> None:
