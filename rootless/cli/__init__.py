@@ -134,8 +134,11 @@ def execute(arguments: Sequence[str]) -> int:
         if settings.debug:
             _explain(error, "broken pipe", debug=True)
         return _BROKEN_PIPE
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return _FAILED
+    except click.UsageError as error:
+        _explain(error, _usage(error), settings.debug)
         return _FAILED
     except RlError as error:
         _explain(error, str(error), settings.debug)
@@ -161,6 +164,18 @@ def _explain(error: Exception, message: str, debug: bool, hint: bool = False) ->
     elif hint:
         message += " (run `rl --debug …` for details)"
     complain(message)
+
+
+def _usage(error: click.UsageError) -> str:
+    """Return what is wrong with the use of a command, and where its use is explained."""
+    path = error.ctx.command_path if error.ctx else "rl"
+    if isinstance(error, click.NoSuchOption) and path in ("rl run", "rl container run"):
+        from rootless.cli.missing import run_option
+
+        if option := run_option(error.option_name):
+            return f"'{path}' does not know {option} yet"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return f"{said} (see '{path} --help')"
 
 
 def _forget_output() -> None:

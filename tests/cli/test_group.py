@@ -73,6 +73,15 @@ def test_dockers_longer_names_are_the_same_commands(spoken: str, same: str) -> N
         (["image", "lst"], "'lst' is not a command of rl image (did you mean 'rl image ls'?"),
         (["version", "-f", "{{.Foo}}"], "rl: template parsing error: at <.Foo>:"),
         (["a\x1b[2J\nb"], r"'a\x1b[2J\nb' is not a command"),
+        (["exec", "x", "sh"], "rl: 'exec' is not here yet (see 'rl --help')\n"),
+        (
+            ["container", "prune"],
+            "rl: 'container prune' is not here yet (see 'rl container --help')\n",
+        ),
+        (["run", "-d", "alpine"], "rl: 'rl run' does not know --detach yet\n"),
+        (["run", "-itp", "80:80", "alpine"], "rl: 'rl run' does not know --publish yet\n"),
+        (["container", "run", "--gpus=all", "x"], "'rl container run' does not know --gpus yet\n"),
+        (["rm", "-d", "x"], "rl: No such option '-d' (see 'rl rm --help')\n"),
     ],
 )
 def test_a_failure_is_one_line_on_stderr(
@@ -97,14 +106,17 @@ def test_a_failure_is_one_line_on_stderr(
         (["version", "more"], "unexpected extra argument"),
     ],
 )
-def test_a_wrong_use_shows_the_usage_and_dockers_exit_code(
+def test_a_wrong_use_is_one_line_with_dockers_exit_code(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert execute(arguments) == 125
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("Usage: rl")
+    assert shown.err.startswith("rl: ")
     assert said in shown.err
+    assert " (see 'rl" in shown.err
+    assert shown.err.endswith(" --help')\n")
+    assert shown.err.count("\n") == 1
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

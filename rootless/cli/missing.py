@@ -1,0 +1,48 @@
+"""What people who know Docker will type, and what is not here yet.
+
+Owns the names of Docker's commands and of `docker run`'s options that have no
+counterpart. Pure; imported when a name is not found.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_COMMANDS: Final = frozenset(
+    (
+        "attach build builder buildx commit compose config context cp create df diff events exec "
+        "export history import kill load login logout logs manifest network node pause plugin "
+        "port prune push rename restart save search secret service stack start stats swarm tag "
+        "top unpause update volume wait"
+    ).split()
+)
+_RUN_OPTIONS: Final = frozenset(
+    (
+        "add-host annotation attach blkio-weight cap-add cap-drop cgroup-parent cgroupns cidfile "
+        "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems detach detach-keys device "
+        "dns dns-option dns-search domainname expose gpus group-add health-cmd ip ip6 ipc "
+        "label-file link log-driver log-opt mac-address memory memory-reservation memory-swap "
+        "network-alias no-healthcheck oom-kill-disable oom-score-adj pid pids-limit privileged "
+        "publish publish-all restart runtime shm-size sig-proxy stop-signal stop-timeout "
+        "storage-opt sysctl ulimit userns uts volume-driver volumes-from"
+    ).split()
+)
+_SHORT: Final = {
+    "-a": "--attach",
+    "-c": "--cpu-shares",
+    "-d": "--detach",
+    "-m": "--memory",
+    "-p": "--publish",
+    "-P": "--publish-all",
+}
+
+
+def is_command(name: str) -> bool:
+    """Tell whether Docker has a command of that name that is not here."""
+    return name in _COMMANDS
+
+
+def run_option(name: str) -> str | None:
+    """Return the long name of an option of `docker run` that is not here, None for any other."""
+    name = _SHORT.get(name, name)
+    return name if name.removeprefix("--") in _RUN_OPTIONS else None
