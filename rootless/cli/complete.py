@@ -26,6 +26,11 @@ def containers(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return _offered(ctx, incomplete, _container_names)
 
 
+def running(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of containers that run and begin so."""
+    return _offered(ctx, incomplete, _running_names)
+
+
 def both(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of containers and images that begin so."""
     return containers(ctx, param, incomplete) + images(ctx, param, incomplete)
@@ -57,3 +62,9 @@ def _container_names(root: Path) -> list[str]:
     from rootless.containers.store import ContainerStore
 
     return sorted(container.name for container in ContainerStore(root).list())
+
+
+def _running_names(root: Path) -> list[str]:
+    from rootless.containers.store import ContainerStore
+
+    return sorted(container.name for container in ContainerStore(root).list() if container.active)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 from rootless.containers import request as requests
 from rootless.errors import ImageNotFound, RlError
@@ -21,15 +23,22 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=FlagCommand,
     # All after the image is the container's command, options included.
-    context_settings={"allow_interspersed_args": False}
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
 @click.option("-t", "--tty", is_flag=True, help="Give the container a terminal.")
 @click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends.")
 @click.option("--name", metavar="NAME", help="Name the container.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
-@click.option("--env-file", multiple=True, metavar="FILE", help="Set the variables in FILE.")
+@click.option(
+    "--env-file",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Set the variables in FILE.",
+)
 @click.option("-w", "--workdir", metavar="DIR", help="Start in DIR of the container.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as this user of the image.")
 @click.option(
@@ -64,7 +73,7 @@ if TYPE_CHECKING:
 )
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which of the image's platforms.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress of a pull.")
-@click.argument("image")
+@click.argument("image", shell_complete=complete.images)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_settings
 def run(

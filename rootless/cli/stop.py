@@ -20,7 +20,7 @@ from rootless.cli.settings import Settings, pass_settings
     help="How long to wait before killing.",
 )
 @click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
 )
 @pass_settings
 def stop(settings: Settings, seconds: int, names: tuple[str, ...]) -> int:
