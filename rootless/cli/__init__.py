@@ -144,8 +144,8 @@ def execute(arguments: Sequence[str]) -> int:
         _explain(error, str(error), settings.debug)
         return error.exit_code
     except OSError as error:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        _explain(error, f"{where}{error.strerror or error}", settings.debug, hint=True)
+        message = f"{_place(error)}{error.strerror or error}"
+        _explain(error, message, settings.debug, hint=True)
         _forget_output()
         return _FAILED
     except Exception as error:
@@ -176,6 +176,18 @@ def _usage(error: click.UsageError) -> str:
             return f"'{path}' does not know {option} yet"
     said = " ".join(error.format_message().split()).rstrip(".")
     return f"{said} (see '{path} --help')"
+
+
+def _place(error: OSError) -> str:
+    """Return the file that an error is about, as a prefix of the message."""
+    if error.filename:
+        return f"{os.fsdecode(error.filename)}: "
+    try:
+        # What could not be written is still there, and cannot be written now.
+        sys.stdout.flush()
+    except OSError:
+        return "stdout: "
+    return ""
 
 
 def _forget_output() -> None:

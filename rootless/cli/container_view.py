@@ -5,6 +5,7 @@ Pure: from a store's Container to rows and to a dictionary.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -108,7 +109,7 @@ def selected(
         if value not in _STATUSES:
             raise RlError(f"invalid filter 'status={value}': there are {', '.join(_STATUSES)}")
     for value in wanted.get("exited", ()):
-        if not value.lstrip("-").isdecimal():
+        if not re.fullmatch("-?[0-9]{1,9}", value):
             raise RlError(f"invalid filter 'exited={value}': an exit status is a number")
     names, ids = wanted.get("name"), wanted.get("id")
     return (

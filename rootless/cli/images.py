@@ -48,10 +48,12 @@ def images(
     ]
     # The newest first; those that do not say when they were made come last.
     found.sort(key=lambda image: image.created, reverse=True)
+    # As Docker: a template that shows digests has a row for each.
+    named = digests or ".Digest" in (template or "")
     rows = [
         row
         for image in found
-        for row in image_view.rows(image, patterns=patterns, digests=digests, truncate=not no_trunc)
+        for row in image_view.rows(image, patterns=patterns, digests=named, truncate=not no_trunc)
     ]
     if quiet and not template:
         template = "{{.ID}}"

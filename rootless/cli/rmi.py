@@ -9,7 +9,7 @@ from rootless.cli.settings import Settings, pass_settings
 
 
 @click.command
-@click.option("-f", "--force", is_flag=True, help="Remove images that containers use, too.")
+@click.option("-f", "--force", is_flag=True, help="Remove images of stopped containers, too.")
 @click.argument(
     "names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete.images
 )
@@ -29,11 +29,15 @@ def rmi(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
 
     root = settings.root
     images = ImageStore(root)
-    in_use = {container.extra.image_id: container.name for container in ContainerStore(root).list()}
+    containers = ContainerStore(root).list()
+    in_use = {container.extra.image_id: container.name for container in containers}
+    running = {
+        container.extra.image_id: container.name for container in containers if container.active
+    }
 
     def remove(name: str) -> None:
         try:
-            removal = images.remove(name, in_use, force)
+            removal = images.remove(name, in_use, force, running)
         except ImageNotFound as error:
             # Docker's rule: what is not there is as good as removed.
             if not force:

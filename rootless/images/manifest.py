@@ -70,7 +70,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # NUL, and the halves of surrogate pairs that JSON can write one without the other.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _PLATFORM_WORD = re.compile(r"[a-z0-9_.-]*")
-_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_CREATED = re.compile(r"(?a)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 def check_digest(text: str) -> str:
@@ -129,7 +129,7 @@ class Platform:
             "armel": ("arm", "v6"),
         }
         architecture, variant = aliases.get(architecture, (architecture, variant))
-        if variant.isdigit():
+        if variant.isascii() and variant.isdigit():
             variant = "v" + variant
         defaults = {"amd64": "v1", "arm64": "v8"}
         if defaults.get(architecture) == variant:
@@ -145,7 +145,7 @@ class Platform:
         (containerd's platforms.Only).
         """
         yield self
-        number = int(self.variant[1:]) if re.fullmatch(r"v\d{1,2}", self.variant) else 0
+        number = int(self.variant[1:]) if re.fullmatch("v[0-9]{1,2}", self.variant) else 0
         if self.architecture == "amd64":
             for older in range(number - 1, 0, -1):
                 yield Platform.normalized(self.os, "amd64", f"v{older}")

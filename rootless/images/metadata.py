@@ -18,7 +18,7 @@ _PAX_XATTR: Final = "SCHILY.xattr."
 # An image that brought these could rename, hide or redirect entries of other layers.
 _OVERLAY_XATTRS: Final = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
 
-_MTIME: Final = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,9})\d*)?")
+_MTIME: Final = re.compile(r"(?a)(-?)(\d{1,18})(?:\.(\d{1,9})\d*)?")
 
 
 def shown(name: str) -> str:

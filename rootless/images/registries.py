@@ -86,7 +86,11 @@ def is_loopback(registry: str) -> bool:
     """Tell whether ``host[:port]`` is this machine by its very name."""
     host = registry if registry.endswith("]") else registry.rpartition(":")[0] or registry
     labels = host.split(".")
-    is_127 = len(labels) == 4 and labels[0] == "127" and all(map(str.isdecimal, labels))
+    is_127 = (
+        len(labels) == 4
+        and labels[0] == "127"
+        and all(label.isascii() and label.isdecimal() for label in labels)
+    )
     return is_127 or host.lower() in ("localhost", "[::1]")
 
 

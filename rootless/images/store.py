@@ -187,31 +187,40 @@ class ImageStore:
         return found
 
     def remove(
-        self, name: str, in_use: Mapping[str, str] | None = None, force: bool = False
+        self,
+        name: str,
+        in_use: Mapping[str, str] | None = None,
+        force: bool = False,
+        running: Mapping[str, str] | None = None,
     ) -> Removal:
         """Take a name from an image, as `docker rmi`: without a name the image goes too.
 
         By ID all its names go; if they are of several repositories, that needs
         ``force``. ``in_use`` maps the IDs of images to a container that uses
-        each: those stay, unless forced. A later ``sweep`` frees the space.
+        each: those stay, unless forced; ``running`` to one that runs: those
+        stay in any case. A later ``sweep`` frees the space.
         """
         with self._changing_entries() as entries:
-            digest = self._resolve(name, entries)
-            image = self._load_entry(digest, entries)
+            ids = self._ids(entries)
+            identifier = ids.get(digest := self._resolve(name, entries))
+            # Manifests of one configuration are one image.
+            mine = [
+                entry
+                for entry in entries
+                if entry.digest == digest or (identifier and ids.get(entry.digest) == identifier)
+            ]
+            image = self._load(mine[0], naming.names_of(mine))
             key = naming.reference_key(name)
             gone = naming.to_remove(image.names, key if key in image.names else None)
             if key not in image.names and not force:
                 _refuse_many_repositories(image)
             last = set(gone) == set(image.names)
-            if last and not force and in_use and image.id in in_use:
-                raise RlError(
-                    f"image {name} is used by container {in_use[image.id]} "
-                    "(remove the container first, or use --force)"
-                )
+            if last:
+                _refuse_used(name, image.id, {} if force else in_use or {}, running or {})
             entries[:] = [
                 entry
                 for entry in entries
-                if entry.digest != digest or not (last or naming.name_of(entry) in gone)
+                if entry not in mine or not (last or naming.name_of(entry) in gone)
             ]
         return Removal(gone, (image.id,) if last else ())
 
@@ -275,18 +284,26 @@ class ImageStore:
                 return entry.digest
         found = {}
         if match := _ID.fullmatch(name):
-            for entry in entries:
-                try:
-                    identifier = self._manifest(entry).config.digest
-                except RlError:  # damaged; not what anybody is looking for by ID
-                    continue
-                if _hex(identifier).startswith(match[1]):
-                    found[identifier] = entry.digest
+            found = {
+                identifier: digest
+                for digest, identifier in self._ids(entries).items()
+                if _hex(identifier).startswith(match[1])
+            }
         if len(found) > 1:
             raise ImageNotFound(f"{name} is the beginning of several image IDs")
         if not found:
             raise ImageNotFound(f"no image {name} (`rl images` lists them)")
         return found.popitem()[1]
+
+    def _ids(self, entries: list[Descriptor]) -> dict[str, str]:
+        """Return the image ID of each manifest, by its digest; a damaged one has none."""
+        found = {}
+        for entry in entries:
+            try:
+                found[entry.digest] = self._manifest(entry).config.digest
+            except RlError:
+                continue
+        return found
 
     def _manifest(self, entry: Descriptor) -> manifest.Manifest:
         return manifest.parse_manifest(self._read(entry.digest, manifest.MAX_DOCUMENT))
@@ -309,7 +326,12 @@ class ImageStore:
             data = self._index.read_bytes()
         except FileNotFoundError:
             return []
-        return list(manifest.parse_index(data).manifests)
+        try:
+            return list(manifest.parse_index(data).manifests)
+        except RlError as error:
+            raise RlError(
+                f"{self._index} is damaged: {error} (move it away and pull the images again)"
+            ) from None
 
     @contextmanager
     def _changing_entries(self) -> Iterator[list[Descriptor]]:
@@ -365,6 +387,21 @@ def _refuse_many_repositories(image: Image) -> None:
         raise RlError(
             f"image {image.id[7:19]} has names in several repositories: "
             f"{', '.join(repositories)} (remove them by name, or use --force)"
+        )
+
+
+def _refuse_used(
+    name: str, identifier: str, in_use: Mapping[str, str], running: Mapping[str, str]
+) -> None:
+    if identifier in running:
+        raise RlError(
+            f"image {name} is being used by running container {running[identifier]} "
+            "(stop the container first)"
+        )
+    if identifier in in_use:
+        raise RlError(
+            f"image {name} is used by container {in_use[identifier]} "
+            "(remove the container first, or use --force)"
         )
 
 

@@ -68,6 +68,23 @@ def test_images_lists_what_was_pulled(rl: Rl, one: str) -> None:
     assert len(rl("images", "nosuch").stdout.splitlines()) == 1
 
 
+def test_a_template_with_digests_shows_them_unasked(rl: Rl, one: str) -> None:
+    shown = rl("images", "--format", "{{.Digest}}").stdout
+    assert shown.startswith("sha256:")
+    assert rl("images", "--digests", "--format", "{{.Digest}}").stdout == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("rl run al", ["alpine", "alpine:latest"]), ("rl stop o", [])]
+)
+def test_images_to_run_and_containers_to_stop_are_completed(
+    rl: Rl, one: str, line: str, found: list[str]
+) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": "2", "_RL_COMPLETE": "bash_complete"}
+    offered = rl(env=words).stdout.split()
+    assert [choice.partition(",")[2] for choice in offered] == found
+
+
 def test_an_id_from_images_names_the_image(rl: Rl, one: str) -> None:
     (identifier,) = rl("images", "-q").stdout.split()
     assert len(identifier) == 12
@@ -100,6 +117,9 @@ def test_ps_without_all_shows_what_runs(rl: Rl, one: str) -> None:
         assert rl("inspect", "-f", "{{.State.Running}}", "runs").stdout == "true\n"
         pid = int(rl("inspect", "-f", "{{.State.Pid}}", "runs").stdout)
         assert os.path.exists(f"/proc/{pid}")
+        kept = rl("rmi", "-f", "alpine", check=False)
+        assert kept.returncode == 125
+        assert "being used by running container runs" in kept.stderr
         refused = rl("rm", "runs", check=False)
         assert refused.returncode == 125
         assert "running" in refused.stderr

@@ -91,7 +91,7 @@ def test_a_full_disk_under_the_output_is_said_once(tmp_path: Path) -> None:
     with start(["version"], tmp_path, stdout=full) as process:
         os.close(full)
         said = process.communicate()[1]
-    assert said.startswith("rl: No space left on device")
+    assert said.startswith("rl: stdout: No space left on device")
     assert said.count("\n") == 1
     assert process.returncode == 125
 

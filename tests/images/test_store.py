@@ -443,6 +443,38 @@ def test_an_image_that_a_container_uses_goes_only_by_force_and_its_layers_stay(
     assert files(store)["blobs"] == set()
 
 
+def test_an_image_that_runs_stays_even_by_force(store: ImageStore) -> None:
+    image = add(store, "alpine", LAYER)
+    used = {image.id: "happy_turing"}
+    with pytest.raises(RlError, match="is being used by running container happy_turing"):
+        store.remove("alpine", used, force=True, running=used)
+    assert store.find("alpine") == image
+
+
+def test_manifests_of_one_configuration_go_together_by_id(store: ImageStore) -> None:
+    image = add(store, "a:1", LAYER)
+    document = json.loads(store.read_blob(image.digest, 1 << 20)) | {"annotations": {"x": "y"}}
+    with store.shared():
+        second = put_blob(store, json.dumps(document).encode(), manifest.OCI_MANIFEST)
+        assert store.add(Reference.parse("a:2"), second).id == image.id
+    assert len(store.images()) == 2
+    assert store.remove("a:1").deleted == ()
+    assert store.find("a:2").id == image.id
+    add(store, "a:1", LAYER)
+    removal = store.remove(image.id)
+    assert set(removal.untagged) == {"docker.io/library/a:1", "docker.io/library/a:2"}
+    assert removal.deleted == (image.id,)
+    assert store.images() == []
+
+
+def test_a_damaged_index_is_named_with_the_remedy(store: ImageStore) -> None:
+    add(store, "alpine")
+    index = store.root / "images/index.json"
+    index.write_text("{")
+    with pytest.raises(RlError, match=rf"^{index} is damaged: .*\(move it away and pull"):
+        store.images()
+
+
 # Sweeping
 
 
