@@ -16,8 +16,11 @@ from fuse_overlay.layers import DIRECTORY_FLAGS, OBJECT_FLAGS, descriptor_path
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER
 
-_DESCRIPTORS = 4096
+_DIRECTORIES = 4096
 """Directories kept open at most; no more than a quarter of what the process may open."""
+
+_RESERVE = 64
+"""Descriptors for what one operation opens and closes; no more than an eighth of the same."""
 
 
 class Backing:
@@ -29,8 +32,36 @@ class Backing:
             roots[UPPER] = os.open(upper, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         for layer, path in enumerate(lowers, UPPER + 1):
             roots[layer] = os.open(path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
-        self._descriptors = DirectoryDescriptors(roots, min(_DESCRIPTORS, raise_limit() // 4))
+        limit = raise_limit()
+        directories = min(_DIRECTORIES, limit // 4)
+        self._descriptors = DirectoryDescriptors(roots, directories)
+        self._any_fd = next(iter(roots.values()))
+        others = directories + min(_RESERVE, limit // 8)
+        self._kept_limit = limit - others
+        self._files_limit = limit - 2 * others
         self.links = links
+
+    def keep(self, fd: int) -> int:
+        """Return `fd`, a descriptor that is kept for as long as a program wants.
+
+        Closes it and raises OSError(ENFILE) where it would leave too few for other operations: all
+        that are kept have numbers below the limit, so what is above stays free for the rest.
+        """
+        return self._keep(fd, self._kept_limit)
+
+    def reserve(self) -> int:
+        """A descriptor that an open file's is to replace, by dup2. Raises as `keep` does.
+
+        Refused well before `keep` does, so that with very many files open and all directories that
+        are kept, names can still be removed.
+        """
+        return self._keep(os.dup(self._any_fd), self._files_limit)
+
+    def _keep(self, fd: int, limit: int) -> int:
+        if fd >= limit:
+            os.close(fd)
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        return fd
 
     def directory_fd(self, directory: Directory, layer: int) -> int:
         """An O_PATH descriptor of a directory in one layer, valid during this operation."""

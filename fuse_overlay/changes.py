@@ -152,7 +152,7 @@ class Changes:
         file, _ = self.tree.find(parent, name)
         assert isinstance(file, File)
         self.copier.copy_up_directory(parent)
-        kept = self._backing.open_path(file)
+        kept = self.keep(file)
         try:
             in_upper = self._hide(parent, name)
         except BaseException:
@@ -168,7 +168,7 @@ class Changes:
             self._inodes.drop_unused(directory)
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), name)
         self.copier.copy_up_directory(parent)
-        kept = os.dup(self._backing.directory_fd(directory, directory.top))
+        kept = self.keep(directory)
         try:
             self._hide(parent, name)
         except BaseException:
@@ -229,9 +229,10 @@ class Changes:
             os.close(kept)
             kept = -1
         if kept >= 0:
-            if file.descriptor >= 0:
+            if file.descriptor >= 0 or file.fd >= 0:
                 os.close(kept)
-            else:
+                kept = file.fd
+            if file.descriptor < 0:
                 file.descriptor = kept
         self._inodes.drop_unused(file)
 
@@ -247,10 +248,11 @@ class Changes:
         self._inodes.drop_unused(directory)
 
     def keep(self, inode: Inode | None) -> int:
+        """A descriptor for `lose_name` or `lose_directory`. Raises OSError(ENFILE)."""
         if isinstance(inode, File):
-            return self._backing.open_path(inode)
+            return self._backing.keep(self._backing.open_path(inode))
         if isinstance(inode, Directory):
-            return os.dup(self._backing.directory_fd(inode, inode.top))
+            return self._backing.keep(os.dup(self._backing.directory_fd(inode, inode.top)))
         return -1
 
     def _names(self, directory: Directory) -> dict[bytes, Kind]:

@@ -22,7 +22,8 @@ class Inode:
     """What files and directories have in common.
 
     `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is an O_PATH descriptor
-    kept for an inode that no known name reaches any more, else -1.
+    kept for an inode that no known name reaches any more, else -1. Of a file that was open then it
+    is the same as `fd`.
     """
 
     __slots__ = ("descriptor", "number", "references")

@@ -71,7 +71,7 @@ class Overlay:
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
         for inode in self._inodes:
-            for fd in (inode.descriptor, inode.fd if isinstance(inode, File) else -1):
+            for fd in {inode.descriptor, inode.fd if isinstance(inode, File) else -1}:
                 if fd >= 0:
                     os.close(fd)
         self._backing.close()
@@ -177,22 +177,20 @@ class Overlay:
     # Making and removing names
 
     def create(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
-        """Make a regular file and open it for reading and writing."""
-        opened = -1
+        """Make a regular file and open it for reading and writing. Raises as `open` does."""
+        reserved = self._backing.reserve()
 
         def make(directory: int, new: bytes) -> None:
-            nonlocal opened
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            opened = os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory)
+            _replace(reserved, os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory))
 
         try:
             file = self._made(parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, make)
         except BaseException:
-            if opened >= 0:
-                os.close(opened)
+            os.close(reserved)
             raise
         assert isinstance(file, File)
-        file.fd, file.opens, file.writable = opened, 1, True
+        file.fd, file.opens, file.writable = reserved, 1, True
         return self._tree.attributes(file)
 
     def mknod(
@@ -243,19 +241,23 @@ class Overlay:
     # Files
 
     def open(self, number: int, flags: int) -> None:
-        """Open a regular file, by the access mode and O_TRUNC of `flags`. Balanced by `release`."""
+        """Open a regular file, by the access mode and O_TRUNC of `flags`. Balanced by `release`.
+
+        Raises OSError(ENFILE) when so many are open that the rest is needed to go on.
+        """
         file = self._file(number)
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
-        if writable:
-            self._writer().copier.copy_up(file, 0 if flags & os.O_TRUNC else None)
-        if file.fd < 0:
-            file.fd = self._backing.open_data(file, os.O_RDWR if writable else os.O_RDONLY)
-            file.writable = writable
-        elif writable and not file.writable:
-            fd = self._backing.open_data(file, os.O_RDWR)
-            os.dup2(fd, file.fd, inheritable=False)
-            os.close(fd)
-            file.writable = True
+        fd = file.fd if file.fd >= 0 else self._backing.reserve()
+        try:
+            if writable:
+                self._writer().copier.copy_up(file, 0 if flags & os.O_TRUNC else None)
+            if file.fd < 0 or (writable and not file.writable):
+                _replace(fd, self._backing.open_data(file, os.O_RDWR if writable else os.O_RDONLY))
+        except BaseException:
+            if file.fd < 0:
+                os.close(fd)
+            raise
+        file.fd, file.writable = fd, writable or file.writable
         file.opens += 1
         if flags & os.O_TRUNC:
             os.ftruncate(file.fd, 0)
@@ -274,7 +276,8 @@ class Overlay:
         file = self._file(number)
         file.opens -= 1
         if file.opens == 0:
-            os.close(file.fd)
+            if file.fd != file.descriptor:
+                os.close(file.fd)
             file.fd, file.writable = -1, False
             self._inodes.drop_unused(file)
 
@@ -357,6 +360,14 @@ class Overlay:
         inode = self._writer().make(self._directory(parent), name, mode, uid, gid, make)
         inode.references = 1
         return inode
+
+
+def _replace(fd: int, by: int) -> None:
+    """Make a descriptor refer to what `by` does, which is closed."""
+    try:
+        os.dup2(by, fd, inheritable=False)
+    finally:
+        os.close(by)
 
 
 def _error(number: int) -> OSError:

@@ -162,7 +162,8 @@ class Tree:
         if file is None:
             file = self._linked_copy(layer, status) or self.new_file(layer, status)
         elif file.descriptor >= 0:
-            os.close(file.descriptor)
+            if file.descriptor != file.fd:
+                os.close(file.descriptor)
             file.descriptor = -1
         self.inodes.attach(file, parent, name)
         return file, (status if file.layer == layer else self.backing.status(file))

@@ -264,7 +264,7 @@ def test_a_name_found_again_after_another_was_removed_is_the_same_file(made: Mad
 
 
 def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse_overlay.backing, "_DESCRIPTORS", 8)
+    monkeypatch.setattr(fuse_overlay.backing, "_DIRECTORIES", 8)
     fill(made.bottom, {f"d{i}/e/f": "" for i in range(100)})
     with made.overlay() as overlay:
         before = len(os.listdir("/proc/self/fd"))
@@ -283,7 +283,7 @@ def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.Mo
 def test_paths_may_be_deeper_than_descriptors_are_kept(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuse_overlay.backing, "_DESCRIPTORS", 8)
+    monkeypatch.setattr(fuse_overlay.backing, "_DIRECTORIES", 8)
     with made.overlay() as overlay:
         chain = [1]
         for _ in range(1500):
@@ -301,11 +301,65 @@ def test_paths_may_be_deeper_than_descriptors_are_kept(
 def test_a_tree_of_more_directories_than_descriptors_can_be_renamed(tmp_path: Path) -> None:
     made = Made(tmp_path)
     fill(made.bottom, {f"t/a{i}/b/c": str(i) for i in range(200)})
-    resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (240, 240))
     with made.overlay() as overlay:
         overlay.rename(1, b"t", 1, b"new")
         assert names(overlay) == ["new"]
         assert content(overlay, "new/a199/b/c") == b"199"
+
+
+@in_namespace
+def test_very_many_open_files_leave_descriptors_for_all_other_operations(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    fill(made.bottom, {f"low/{i}": str(i) for i in range(400)})
+    fill(made.bottom, {f"d{i}/e/f": "" for i in range(100)})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+    with made.overlay() as overlay:
+        low = look(overlay, "low").number
+        opened: list[int] = []
+        with refused(errno.ENFILE):
+            for i in range(400):
+                number = look(overlay, f"low/{i}").number
+                overlay.open(number, os.O_RDONLY)
+                opened.append(number)
+        assert len(opened) > 60
+        with refused(errno.ENFILE):
+            overlay.create(1, b"refused", 0o644, UID, GID)
+        overlay.open(opened[0], os.O_RDWR)  # shares a descriptor, and is copied up
+        overlay.write(opened[0], 0, b"new")
+        for i in range(100):  # fills what is kept of directories
+            overlay.mkdir(look(overlay, f"d{i}/e").number, b"new", 0o755, UID, GID)
+        overlay.rename(1, b"d0", 1, b"renamed")
+        assert "refused" not in names(overlay)
+        for i in range(len(opened)):
+            overlay.unlink(low, b"%d" % i)
+        overlay.mkdir(1, b"after", 0o755, UID, GID)
+        assert overlay.read(opened[0], 0, 9) == b"new"
+        for number in opened:
+            overlay.release(number)
+            assert overlay.getattr(number).links == 0
+            overlay.forget(number, 1)
+        overlay.release(opened[0])
+        assert content(overlay, "low/399") == b"399"
+
+
+@in_namespace
+def test_very_many_removed_and_held_directories_leave_descriptors_for_others(
+    tmp_path: Path,
+) -> None:
+    made = Made(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    with made.overlay() as overlay:
+        held: list[int] = []
+        with refused(errno.ENFILE):
+            for _ in range(400):
+                held.append(overlay.mkdir(1, b"d", 0o755, UID, GID).number)
+                overlay.rmdir(1, b"d")
+        overlay.mkdir(1, b"other", 0o755, UID, GID)
+        overlay.setattr(held[0], mode=0o700)
+        for number in held[:100]:
+            overlay.forget(number, 1)
+        overlay.rmdir(1, b"other")
 
 
 def test_names_kept_in_memory_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
