@@ -18,7 +18,8 @@ async def serve(overlay: Overlay, fuse_fd: int) -> None:
 
     Needs no fusermount3. Cancellation ends it between two requests: each is then done or was never
     begun. `fuse_fd` is taken over and closed in every case, which makes later accesses to the mount
-    fail with ENOTCONN; unmounting is the caller's. `overlay` stays open.
+    fail with ENOTCONN; unmounting is the caller's. `overlay` stays open. A failure is raised as
+    itself, not as a group of one.
     """
     start(overlay, f"/dev/fd/{fuse_fd}", set())
     await _serve_session(unmount=False)
@@ -55,5 +56,14 @@ async def serve_until_signalled() -> bool:
 async def _serve_session(*, unmount: bool) -> None:
     try:
         await pyfuse3.main()
+    except BaseExceptionGroup as group:
+        raise _single(group) from None
     finally:
         pyfuse3.close(unmount=unmount)
+
+
+def _single(error: BaseException) -> BaseException:
+    """The one exception in a group of one, at any depth; else the group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
