@@ -4,3 +4,5 @@
 what mount(2) needs, `command` is the program. Nothing is imported here, so that importing
 `fuse_overlay.mount` stays cheap.
 """
+
+__version__ = "0.1.0"

@@ -4,15 +4,42 @@ Mounts, and goes to the background when the mount is ready. Never decides what t
 means. Called as a program.
 """
 
+import errno
 import logging
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from typing import NoReturn
 
-_USAGE = (
-    "usage: fuse-overlay [-f] [-d] -o lowerdir=DIR[:DIR...][,upperdir=DIR,workdir=DIR][,OPTION...]"
-    " MOUNTPOINT"
+from fuse_overlay import __version__
+
+_HELP = """\
+usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
+
+  -o lowerdir=DIR[:DIR...]  read-only directories, topmost first
+  -o upperdir=DIR           the directory that changes go to; without it the mount is read-only
+  -o workdir=DIR            a directory of our own, on the file system of upperdir
+  -o ro                     mount read-only
+  -o volatile               do not sync copied-up files: faster, unsafe in a power failure
+  -f                        stay in the foreground
+  -d, --debug, -o debug     show every request (-d and --debug: in the foreground)
+  -h, --help                show this help
+  -V, --version             show the version
+
+A backslash before a comma, a colon or a backslash makes it part of a directory's name.
+"""
+
+_KNOWN = frozenset("lowerdir upperdir workdir ro volatile debug".split())
+
+_WITHOUT_MEANING = frozenset(
+    # what mount(8) passes on
+    "rw dev nodev suid nosuid exec auto noauto async sync atime noatime relatime norelatime"
+    " strictatime nostrictatime lazytime nolazytime diratime nodiratime defaults user nouser users"
+    " group owner nofail _netdev"
+    # what fuse-overlayfs and libfuse have, and is so here always or never needed
+    " allow_other allow_root default_permissions fsname subtype auto_unmount userxattr timeout"
+    " threaded clone_fd max_threads max_idle_threads fsync fast_ino static_nlink".split()
 )
 
 
@@ -32,6 +59,7 @@ class Arguments:
     volatile: bool = False
     foreground: bool = False
     debug: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 def split_escaped(text: str, separator: str) -> list[str]:
@@ -63,10 +91,11 @@ def unescape(path: str) -> str:
 def parse(arguments: list[str]) -> Arguments:
     """Understand a command line. Raises UsageError.
 
-    Unknown options after -o are ignored, as fuse-overlayfs does. Of two positionals the first is
-    the source that mount(8) names, and is ignored.
+    Unknown options after -o are ignored, as fuse-overlayfs does, and returned as such. Of two
+    positionals the first is the source that mount(8) names, and is ignored.
     """
     options: dict[str, str] = {}
+    ignored: list[str] = []
     flags: set[str] = set()
     positionals: list[str] = []
     waiting = iter(arguments)
@@ -76,14 +105,14 @@ def parse(arguments: list[str]) -> Arguments:
             for option in split_escaped(text, ","):
                 name, _, value = option.partition("=")
                 options[name] = value
-        elif argument in ("-f", "-d", "--debug", "-h", "--help"):
+                if name and name not in _KNOWN | _WITHOUT_MEANING and not name.startswith("x-"):
+                    ignored.append(option)
+        elif argument in ("-f", "-d", "--debug"):
             flags.add(argument)
         elif argument.startswith("-") and len(argument) > 1:
             raise UsageError(f"unknown option {argument}")
         else:
             positionals.append(argument)
-    if flags & {"-h", "--help"}:
-        raise UsageError(_USAGE)
     if len(positionals) not in (1, 2):
         raise UsageError(f"one mountpoint is needed, {len(positionals)} names are given")
     if not options.get("lowerdir"):
@@ -101,6 +130,7 @@ def parse(arguments: list[str]) -> Arguments:
         volatile="volatile" in options,
         foreground=bool(flags & {"-f", "-d", "--debug"}),
         debug=bool(flags & {"-d", "--debug"}) or "debug" in options,
+        ignored=tuple(ignored),
     )
 
 
@@ -109,13 +139,16 @@ def main() -> NoReturn:
 
     Exits with 0 when the mount is ready (with -f: when it is gone), 1 after an error.
     """
+    if {"-h", "--help", "-V", "--version"} & set(sys.argv[1:]):
+        wants_version = {"-V", "--version"} & set(sys.argv[1:])
+        sys.stdout.write(f"fuse-overlay: version {__version__}\n" if wants_version else _HELP)
+        sys.exit(0)
     try:
         arguments = parse(sys.argv[1:])
     except UsageError as error:
-        if str(error) == _USAGE:
-            sys.stdout.write(f"{_USAGE}\n")
-            sys.exit(0)
         sys.exit(f"fuse-overlay: {error}")
+    for option in arguments.ignored:
+        sys.stderr.write(f"fuse-overlay: unknown option ignored: {option}\n")
     logging.basicConfig(
         level=logging.DEBUG if arguments.debug else logging.WARNING,
         format="fuse-overlay: %(name)s: %(message)s",
@@ -123,8 +156,24 @@ def main() -> NoReturn:
     try:
         _run(arguments)
     except (OSError, RuntimeError) as error:
-        sys.exit(f"fuse-overlay: cannot mount at {arguments.mountpoint}: {error}")
+        sys.exit(f"fuse-overlay: {_explain(error, arguments)}")
     sys.exit(0)
+
+
+def _explain(error: OSError | RuntimeError, arguments: Arguments) -> str:
+    """What failed and why, in one line that names things as the command line does."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return f"cannot mount at {arguments.mountpoint}: {error}"
+    if error.strerror == os.strerror(error.errno):  # else it says itself what it is about
+        for option, paths in (
+            ("lowerdir", arguments.lowers),
+            ("upperdir", (arguments.upper,)),
+            ("workdir", (arguments.work,)),
+        ):
+            if error.filename is not None and error.filename in paths:
+                return f"cannot open {option} {error.filename}: {error.strerror}"
+    about = "" if error.filename in (None, arguments.mountpoint) else f": {error.filename}"
+    return f"cannot mount at {arguments.mountpoint}: {error.strerror}{about}"
 
 
 def _run(arguments: Arguments) -> None:
@@ -133,6 +182,8 @@ def _run(arguments: Arguments) -> None:
     from fuse_overlay import mount, server
     from fuse_overlay.overlay import Overlay
 
+    if not stat.S_ISDIR(os.stat(arguments.mountpoint).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), arguments.mountpoint)
     mountpoint = os.path.abspath(arguments.mountpoint)
     overlay = Overlay(
         arguments.lowers, arguments.upper, arguments.work, volatile=arguments.volatile

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import rootless
 from tests.fuse_overlay.support import (
     fill,
     in_namespace,
@@ -417,8 +418,8 @@ def test_a_second_mount_of_the_same_upper_directory_is_refused_in_one_line(tmp_p
     try:
         result = subprocess.run([*command, other], capture_output=True, text=True, check=False)
         assert result.returncode == 1
-        assert "in use" in result.stderr
-        assert result.stderr.count("\n") == 1
+        reason = f"the work directory is in use by another mount: {work}"
+        assert result.stderr == f"fuse-overlay: cannot mount at {other}: {reason}\n"
     finally:
         subprocess.run(["fusermount3", "-u", m], check=True)
     wait_for_server(work)
@@ -430,6 +431,66 @@ def test_a_missing_directory_is_named_in_one_line(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "/nowhere" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def _complaint(*arguments: str | Path, cwd: Path) -> str:
+    command = [sys.executable, "-m", "fuse_overlay", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    return result.stderr
+
+
+def test_errors_say_what_failed_and_why_and_nothing_else(tmp_path: Path) -> None:
+    layers(tmp_path, "low", "upper", "m")
+    (tmp_path / "file").touch()
+    lower = "-olowerdir=low"
+    absent = "No such file or directory\n"
+    for arguments, complaint in (
+        (("-olowerdir=low:nope", "m"), f"cannot open lowerdir nope: {absent}"),
+        ((f"{lower},upperdir=nope,workdir=low", "m"), f"cannot open upperdir nope: {absent}"),
+        ((f"{lower},upperdir=upper,workdir=nope", "m"), f"cannot open workdir nope: {absent}"),
+        ((lower, "nope"), f"cannot mount at nope: {absent}"),
+        ((lower, "file"), "cannot mount at file: Not a directory\n"),
+    ):
+        assert _complaint(*arguments, cwd=tmp_path) == f"fuse-overlay: {complaint}"
+
+
+def test_unknown_options_are_named_unless_they_are_common_and_mean_nothing(tmp_path: Path) -> None:
+    layers(tmp_path, "low")
+    options = "-orw,dev,suid,exec,auto,async,relatime,nodev,foo=bar,fsync=0,bare,lowerdir=low"
+    first, second, _ = _complaint(options, "nope", cwd=tmp_path).splitlines()
+    assert first == "fuse-overlay: unknown option ignored: foo=bar"
+    assert second == "fuse-overlay: unknown option ignored: bare"
+
+
+def test_the_command_tells_its_version_and_its_options() -> None:
+    def output(option: str) -> str:
+        command = [sys.executable, "-m", "fuse_overlay", option]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert output("--version") == f"fuse-overlay: version {rootless.__version__}\n"
+    for option in ("lowerdir=", "upperdir=", "workdir=", " ro ", " volatile ", "--debug"):
+        assert option in output("--help")
+
+
+def test_a_failing_server_raises_the_cause_itself(tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    program = (
+        "import sys, trio; from fuse_overlay import mount, overlay, server;"
+        "trio.run(server.serve, overlay.Overlay([sys.argv[1]]), mount.open_device())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "low"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert "Operation not permitted" in last, result.stderr  # nothing is mounted to be served
 
 
 def test_an_unexpected_exception_is_eio_for_that_request() -> None:
