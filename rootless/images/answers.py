@@ -12,6 +12,7 @@ import random
 import re
 import ssl
 import time
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -73,10 +74,7 @@ def reason(error: httpx.TransportError) -> str:
         return f"no connection in {TIMEOUT.connect:.0f} seconds"
     if isinstance(error, httpx.TimeoutException):
         return f"no answer in {TIMEOUT.read:.0f} seconds"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError) and cause.reason in (
@@ -87,5 +85,18 @@ def reason(error: httpx.TransportError) -> str:
         if isinstance(cause, OSError) and cause.errno:
             # trio repeats the address in strerror; name resolution has numbers of its own.
             return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__
+
+
+def failed_in_tls(error: httpx.TransportError) -> bool:
+    """Tell whether somebody was there, and no TLS came about."""
+    return any(isinstance(cause, ssl.SSLError) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        yield cause
+        cause = cause.__cause__ or cause.__context__

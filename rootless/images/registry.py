@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from types import TracebackType
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import trio
@@ -26,7 +27,7 @@ from rootless.images.auth import TokenRequest, TokenResponse
 from rootless.images.credentials import Credentials
 from rootless.images.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor
 from rootless.images.reference import DEFAULT_REGISTRY
-from rootless.images.registries import Endpoint
+from rootless.images.registries import Endpoint, is_loopback
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY = 16 << 10
@@ -39,6 +40,10 @@ Tell = Callable[[str], None]
 
 class RegistryError(RlError):
     """Why one endpoint does not serve what we asked for; whoever collects them adds its name."""
+
+
+class NotReached(RegistryError):
+    """There was no connection to the endpoint at all."""
 
 
 class _Transient(Exception):
@@ -150,7 +155,10 @@ class EndpointClient:
                 reason = str(error) if isinstance(error, _Transient) else answers.reason(error)
                 if not self._reached and isinstance(error, _NOT_REACHED):
                     # More likely a wrong name than a bad moment, and there may be a mirror.
-                    raise RegistryError(reason) from None
+                    if answers.failed_in_tls(error):
+                        raise RegistryError(reason) from None
+                    through = _proxy(error.request.url)
+                    raise NotReached(f"{reason}{through and f' (proxy {through})'}") from None
                 if position() - from_position >= answers.WORTHWHILE:
                     attempt, from_position = 1, position()
                 asked = getattr(error, "retry_after", None)
@@ -304,6 +312,15 @@ def _http_client(verify: bool) -> httpx.AsyncClient:
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise RlError(f"cannot use the proxy that the environment names: {error}") from None
+
+
+def _proxy(url: httpx.URL) -> str:
+    """Return the proxy that the environment names for ``url``, without login; or nothing."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all", "")
+    if not proxy or is_loopback(url.netloc.decode()) or proxy_bypass(url.host):
+        return ""
+    return str(httpx.URL(proxy if "://" in proxy else f"http://{proxy}").copy_with(userinfo=b""))
 
 
 def _unverified() -> ssl.SSLContext:

@@ -7,10 +7,14 @@ Knows nothing of HTTP. Called by the pull.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from rootless.errors import RlError
 from rootless.images.manifest import Descriptor
-from rootless.images.registry import EndpointClient, Receive, RegistryError
+from rootless.images.registries import is_loopback
+from rootless.images.registry import EndpointClient, NotReached, Receive, RegistryError
+
+_REMEDY: Final = "no way out? set https_proxy, or a mirror in ~/.config/containers/registries.conf"
 
 
 class Repository:
@@ -61,4 +65,9 @@ class Repository:
 
 
 def _failure(failures: list[tuple[EndpointClient, RegistryError]]) -> RlError:
-    return RlError("; ".join(f"{client.host}: {error}" for client, error in failures))
+    said = "; ".join(f"{client.host}: {error}" for client, error in failures)
+    if all(isinstance(error, NotReached) for _, error in failures) and not all(
+        is_loopback(client.host) for client, _ in failures
+    ):
+        said += f" ({_REMEDY})"
+    return RlError(said)

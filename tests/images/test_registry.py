@@ -565,6 +565,32 @@ def test_what_every_endpoint_said_is_told_in_one_line(dead: str) -> None:
     assert third.startswith("no-such-host.invalid: ")
 
 
+def test_who_reaches_nobody_is_told_of_a_way_out(dead: str) -> None:
+    remedy = (
+        r"\(no way out\? set https_proxy, or a mirror in ~/.config/containers/registries.conf\)$"
+    )
+    fails(remedy, manifest, dead, "no-such-host.invalid", insecure=False)
+    assert "way out" not in fails("Connection refused", manifest, dead)
+
+
+@pytest.mark.parametrize("form", ["http://me:secret@{}", "{}"])
+def test_a_proxy_that_is_not_there_is_named_without_its_login(
+    dead: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", form.format(dead))
+    said = fails("Connection refused", manifest, "no-such-host.invalid", insecure=False)
+    assert f"(proxy http://{dead})" in said
+    assert "secret" not in said
+    monkeypatch.setenv("no_proxy", "no-such-host.invalid")
+    assert "proxy http" not in fails("^", manifest, "no-such-host.invalid", insecure=False)
+
+
+def test_a_registry_that_is_not_trusted_was_reached(certificate: str) -> None:
+    with serve(lambda request: request.answer(200, MANIFEST), certificate) as fake:
+        said = fails("not trusted", manifest, fake.host, "no-such-host.invalid", insecure=False)
+    assert "way out" not in said
+
+
 def test_the_endpoint_that_had_the_manifest_is_asked_for_the_blobs() -> None:
     async def both(repository: Repository) -> None:
         async def receive(chunk: bytes) -> None:
