@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
 
-Files = dict[str, bytes | str | tarfile.TarInfo]
+Files = Mapping[str, bytes | str | tarfile.TarInfo]
 
 RUN = ("run", "--rm")
 
@@ -370,7 +371,11 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 def test_file_is_mounted_where_a_dangling_link_of_the_image_leads(
     rl: Rl, registry: Registry, tmp_path: Path, target: str
 ) -> None:
-    files = {"etc/": b"", "l": link("etc/resolv.conf", target), "m": link("etc/b", "../run/c")}
+    files: Files = {
+        "etc/": b"",
+        "l": link("etc/resolv.conf", target),
+        "m": link("etc/b", "../run/c"),
+    }
     name = image(rl, registry, tmp_path, files)
     found = out(rl, "--pull", "always", "-q", name, "cat", "/etc/resolv.conf")
     assert found == Path("/etc/resolv.conf").read_text()
@@ -379,7 +384,7 @@ def test_file_is_mounted_where_a_dangling_link_of_the_image_leads(
 def test_volume_that_a_link_leads_to_proc_is_not_filled_from_it(
     rl: Rl, registry: Registry, tmp_path: Path
 ) -> None:
-    files = {"v": link("v", "/proc/1")}
+    files: Files = {"v": link("v", "/proc/1")}
     name = image(rl, registry, tmp_path, files)
     rl(*RUN, "--pull", "always", "-q", "-v", "leak:/v", name, "true", check=False)
     assert list((rl.root / "volumes/leak/_data").iterdir()) == []
