@@ -23,23 +23,26 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def busybox(
-    directory: Path,
-    files: Mapping[str, bytes | str | tarfile.TarInfo] | None = None,
-    config: Mapping[str, object] | None = None,
-) -> None:
-    """Write an image of the host's static busybox in two layers: programs, then ``files``."""
+def busybox_layer() -> bytes:
+    """Return a tar archive of the root that scripts/embedded-image makes, of static busybox."""
     path = Path(__file__).parents[2] / "scripts/embedded-image"
     loader = importlib.machinery.SourceFileLoader("embedded_image", str(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    greeting: dict[str, bytes | str] = {"etc/": b"", "etc/motd": "hello from busybox\n"}
-    layers = [
-        Layer(module.busybox_layer(), "gzip"),
-        Layer(tar_of(files or greeting), "zstd"),
-    ]
+    layer: bytes = module.busybox_layer()
+    return layer
+
+
+def busybox(
+    directory: Path,
+    files: Mapping[str, bytes | str | tarfile.TarInfo] | None = None,
+    config: Mapping[str, object] | None = None,
+) -> None:
+    """Write an image of the host's static busybox in two layers: programs, then ``files``."""
+    greeting = {"etc/": b"", "etc/motd": "hello from busybox\n"}
+    layers = [Layer(busybox_layer(), "gzip"), Layer(tar_of(files or greeting), "zstd")]
     write_layout(directory, layers, {"Env": [PATH], "Cmd": ["/bin/sh"], **(config or {})})
 
 
