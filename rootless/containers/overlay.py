@@ -123,7 +123,13 @@ def _main(channel: Channel) -> int:
             await serve(overlay, fuse)
             nursery.cancel_scope.cancel()
 
-    trio.run(serve_guarded)
+    try:
+        trio.run(serve_guarded)
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        # The last line of the log is the reason that the user is told.
+        raise group.exceptions[0] from None
     return 0
 
 

@@ -41,8 +41,8 @@ def busybox(
     config: Mapping[str, object] | None = None,
 ) -> None:
     """Write an image of the host's static busybox in two layers: programs, then ``files``."""
-    greeting = {"etc/": b"", "etc/motd": "hello from busybox\n"}
-    layers = [Layer(busybox_layer(), "gzip"), Layer(tar_of(files or greeting), "zstd")]
+    files = files or {"etc/": b"", "etc/motd": "hello from busybox\n"}
+    layers = [Layer(busybox_layer(), "gzip"), Layer(tar_of(files), "zstd")]
     write_layout(directory, layers, {"Env": [PATH], "Cmd": ["/bin/sh"], **(config or {})})
 
 
