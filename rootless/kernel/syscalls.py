@@ -20,7 +20,6 @@ _libc: Final = ctypes.PyDLL(None, use_errno=True)
 _python: Final = ctypes.pythonapi
 
 # <linux/sched.h>
-CLONE_NEWTIME: Final = 0x00000080
 CLONE_PIDFD: Final = 0x00001000
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -35,8 +34,6 @@ MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
-MS_REMOUNT: Final = 32
-MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 MS_SLAVE: Final = 1 << 19
@@ -54,8 +51,6 @@ MOUNT_ATTR_NOEXEC: Final = 0x08
 
 # <linux/openat2.h>
 RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 # <linux/fcntl.h>
@@ -64,7 +59,6 @@ AT_RECURSIVE: Final = 0x8000
 
 # <linux/prctl.h>
 PR_SET_PDEATHSIG: Final = 1
-PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
