@@ -61,7 +61,6 @@ def create(
                 image.id,
                 image.config,
                 Place(
-                    id=container_id,
                     bundle=str(containers.path(container_id)),
                     maps=maps,
                     hostname=_checked_hostname(hostname),

@@ -17,7 +17,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
@@ -212,7 +212,8 @@ def _become(user: users.User, settings: dict[str, Any]) -> None:
     for fd in range(3):
         # A user who is not root opens /dev/stdout, too.
         if not stat.S_ISCHR(os.fstat(fd).st_mode) or os.isatty(fd):
-            _ignore(os.fchown, fd, user.uid, -1)
+            with contextlib.suppress(OSError):
+                os.fchown(fd, user.uid, -1)
     for limit in settings["rlimits"]:
         resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
     kept = settings["capabilities"]
@@ -235,13 +236,6 @@ def _become(user: users.User, settings: dict[str, Any]) -> None:
     process.die_with_parent()
     if not any(item.startswith("HOME=") for item in settings["env"]):
         settings["env"].append(f"HOME={user.home}")
-
-
-def _ignore(function: Callable[..., None], *arguments: object) -> None:
-    try:
-        function(*arguments)
-    except OSError:
-        pass
 
 
 def _execute(settings: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-from types import TracebackType
 from typing import Final, Self
 
 from rootless.containers.channel import Channel
@@ -79,12 +78,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # By now nothing uses its mount any more; without a mount there is nothing to finish.
         self._channel.close()
         if self._child.running and (not self._log or not wait(self.watched(), _GRACE_SECONDS)):

@@ -107,9 +107,8 @@ _NETWORK_SYSCTL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a container stands: its identity, its maps and the files made for it on the host."""
+    """Where a container stands: its directory, its maps and the files made for it on the host."""
 
-    id: str
     bundle: str
     maps: Maps
     hostname: str

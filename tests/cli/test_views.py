@@ -57,7 +57,6 @@ IMAGE = Image(
 
 def make_container(request: Request, **state: Any) -> Container:
     place = Place(
-        id=ID,
         bundle=f"{ROOT}/containers/{ID}",
         maps=Maps((IdMap(0, 1000, 1),), (IdMap(0, 1000, 1),)),
         hostname="box",

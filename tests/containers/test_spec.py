@@ -26,7 +26,6 @@ IMAGE = ImageConfig(
     labels={"a": "image", "b": "image"},
 )
 PLACE = Place(
-    id="f" * 64,
     bundle="/state/containers/f",
     maps=Maps((IdMap(0, 1000, 1),), (IdMap(0, 1000, 1),)),
     hostname="box",
