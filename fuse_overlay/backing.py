@@ -5,10 +5,11 @@ reached through O_PATH descriptors. Called by `tree` and by what changes the upp
 """
 
 import errno
+import fcntl
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Sequence
 
 from fuse_overlay.descriptors import DirectoryDescriptors, raise_limit
 from fuse_overlay.inodes import Directory, File, Inode
@@ -19,8 +20,14 @@ from fuse_overlay.merge import UPPER
 _DIRECTORIES = 4096
 """Directories kept open at most; no more than a quarter of what the process may open."""
 
-_RESERVE = 64
+_FILES = 1024
+"""Files kept open at most; no more than a quarter either."""
+
+_RESERVE = 128
 """Descriptors for what one operation opens and closes; no more than an eighth of the same."""
+
+
+_DATA_FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Backing:
@@ -35,33 +42,25 @@ class Backing:
         limit = raise_limit()
         directories = min(_DIRECTORIES, limit // 4)
         self._descriptors = DirectoryDescriptors(roots, directories)
-        self._any_fd = next(iter(roots.values()))
-        others = directories + min(_RESERVE, limit // 8)
-        self._kept_limit = limit - others
-        self._files_limit = limit - 2 * others
+        self._open: OrderedDict[File, None] = OrderedDict()
+        self._files = min(_FILES, limit // 4)
+        self._others = len(roots) + directories + self._files + min(_RESERVE, limit // 8)
         self.links = links
 
-    def keep(self, fd: int) -> int:
-        """Return `fd`, a descriptor that is kept for as long as a program wants.
+    def keep(self, inode: Inode) -> int:
+        """An O_PATH descriptor of an inode that is about to lose its name, to be kept for as long
+        as the kernel knows it.
 
-        Closes it and raises OSError(ENFILE) where it would leave too few for other operations: all
-        that are kept have numbers below the limit, so what is above stays free for the rest.
+        What is kept has numbers above those that all other operations can need. Raises
+        OSError(ENFILE) when these are used up.
         """
-        return self._keep(fd, self._kept_limit)
-
-    def reserve(self) -> int:
-        """A descriptor that an open file's is to replace, by dup2. Raises as `keep` does.
-
-        Refused well before `keep` does, so that with very many files open and all directories that
-        are kept, names can still be removed.
-        """
-        return self._keep(os.dup(self._any_fd), self._files_limit)
-
-    def _keep(self, fd: int, limit: int) -> int:
-        if fd >= limit:
+        fd = self.open_path(inode)
+        try:
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._others)
+        except OSError:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE)) from None
+        finally:
             os.close(fd)
-            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
-        return fd
 
     def directory_fd(self, directory: Directory, layer: int) -> int:
         """An O_PATH descriptor of a directory in one layer, valid during this operation."""
@@ -84,39 +83,61 @@ class Backing:
         parent, name = file.names[0]
         return self.directory_fd(parent, file.layer), name
 
-    @contextmanager
-    def path(self, inode: Inode) -> Iterator[str]:
-        """A path that reaches an inode's backing file and ends there, also if it is a symlink."""
-        if inode.descriptor >= 0:
-            yield descriptor_path(inode.descriptor)
-        elif isinstance(inode, File):
-            fd = self.open_path(inode)
-            try:
-                yield descriptor_path(fd)
-            finally:
-                os.close(fd)
-        elif isinstance(inode, Directory):
-            yield descriptor_path(self.directory_fd(inode, inode.top))
-
-    def open_path(self, file: File) -> int:
-        """A new O_PATH descriptor of a file."""
-        if file.descriptor >= 0:
-            return os.dup(file.descriptor)
-        directory, name = self.location(file)
-        return os.open(name, OBJECT_FLAGS, dir_fd=directory)
-
-    def open_data(self, file: File, flags: int) -> int:
-        """Open a regular file for reading or writing.
-
-        Raises OSError(ENXIO) for all else: opening it might block, or act.
+    def path(self, inode: Inode) -> tuple[bytes, bool]:
+        """A path that reaches an inode's backing file, and whether its last part, which is one of
+        /proc, is to be followed. It ends at that file, even if that is a symlink.
         """
-        fd = self.open_path(file)
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-            return os.open(descriptor_path(fd), flags | os.O_CLOEXEC | os.O_NOCTTY)
-        finally:
-            os.close(fd)
+        if inode.descriptor >= 0:
+            return b"/proc/self/fd/%d" % inode.descriptor, True
+        if isinstance(inode, File):
+            return b"/proc/self/fd/%d/%b" % self.location(inode), False
+        assert isinstance(inode, Directory)
+        return b"/proc/self/fd/%d/." % self.directory_fd(inode, inode.top), False
+
+    def open_path(self, inode: Inode) -> int:
+        """A new O_PATH descriptor of an inode's backing file."""
+        if inode.descriptor >= 0:
+            return os.dup(inode.descriptor)
+        if isinstance(inode, File):
+            directory, name = self.location(inode)
+            return os.open(name, OBJECT_FLAGS, dir_fd=directory)
+        assert isinstance(inode, Directory)
+        return os.dup(self.directory_fd(inode, inode.top))
+
+    def data(self, file: File, *, write: bool) -> int:
+        """A descriptor of a regular file, to read from and, with `write`, to write to.
+
+        Valid until the next `trim` or `close_data`. Raises OSError(ENXIO) for what is no regular
+        file: opening it might block, or act.
+        """
+        fd = file.fd
+        if fd >= 0:
+            if file.writable or not write:
+                self._open.move_to_end(file)
+                return fd
+            self.close_data(file)
+        if not stat.S_ISREG(file.type):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        flags = (os.O_RDWR if write else os.O_RDONLY) | _DATA_FLAGS
+        if file.descriptor >= 0:
+            fd = os.open(descriptor_path(file.descriptor), flags)
+        else:
+            directory, name = self.location(file)
+            fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+        self.opened(file, fd, writable=write)
+        return fd
+
+    def opened(self, file: File, fd: int, *, writable: bool) -> None:
+        """Keep `fd` as what `data` gives for a file."""
+        file.fd, file.writable = fd, writable
+        self._open[file] = None
+
+    def close_data(self, file: File) -> None:
+        """Close what `data` gave for a file, if it is open."""
+        if file.fd >= 0:
+            del self._open[file]
+            os.close(file.fd)
+            file.fd, file.writable = -1, False
 
     def readlink(self, file: File) -> bytes:
         directory, name = (file.descriptor, b"") if file.descriptor >= 0 else self.location(file)
@@ -126,6 +147,8 @@ class Backing:
         if inode.descriptor >= 0:
             return os.fstat(inode.descriptor)
         if isinstance(inode, File):
+            if inode.fd >= 0:
+                return os.fstat(inode.fd)
             directory, name = self.location(inode)
             return os.stat(name, dir_fd=directory, follow_symlinks=False)
         assert isinstance(inode, Directory)
@@ -134,7 +157,11 @@ class Backing:
     def trim(self) -> None:
         """Keep descriptors bounded. To be called between operations."""
         self._descriptors.trim()
+        while len(self._open) > self._files:
+            self.close_data(next(iter(self._open)))
 
     def close(self) -> None:
-        """Close all directories."""
+        """Close all files and directories."""
+        for file in tuple(self._open):
+            self.close_data(file)
         self._descriptors.close()

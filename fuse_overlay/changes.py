@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from fuse_overlay.copyup import Copier
 from fuse_overlay.inodes import Directory, File, Inode
-from fuse_overlay.layers import OBJECT_FLAGS, descriptor_path, open_directory
+from fuse_overlay.layers import descriptor_path, open_directory
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, Kind, is_reserved
 from fuse_overlay.syscalls import RENAME_EXCHANGE, renameat2
@@ -21,8 +21,9 @@ from fuse_overlay.workdir import WorkDirectory, make_opaque, make_whiteout
 
 _DEFAULT_ACL = "system.posix_acl_default"
 
-Maker = Callable[[int, bytes], None]
-"""Makes a new object under a name in a directory descriptor."""
+Maker = Callable[[int, bytes, int], int]
+"""Makes a new object under a name in a directory descriptor, with a mode. Returns a descriptor of
+it, which may be O_PATH, or -1."""
 
 
 class Changes:
@@ -37,50 +38,117 @@ class Changes:
         self._links = links
 
     def make(
-        self, parent: Directory, name: bytes, mode: int, uid: int, gid: int, make: Maker
-    ) -> Inode:
+        self,
+        parent: Directory,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        umask: int,
+        make: Maker,
+    ) -> tuple[Inode, os.stat_result]:
         """Make an object of the type in `mode` for a user, as the kernel's inode_init_owner() does.
 
-        `make` makes it; owner and set-id bits are given to it here. Returns its inode.
-        Raises OSError: EEXIST, EINVAL for a name that would be a whiteout, ENOENT in a removed
-        directory.
+        `make` makes it; owner and set-id bits are given to it here. `umask` counts where the parent
+        has no default ACL, which the file system of the upper directory applies by itself. Returns
+        its inode and status. Raises OSError: EEXIST, EINVAL for a name that would be a whiteout,
+        ENOENT in a removed directory.
         """
         self._check_absent(parent, name)
+        self.copier.copy_up_directory(parent)
+        acl = self._default_acl(parent)
+        if acl is None:
+            mode &= ~umask
         above = self._backing.status(parent)
         if above.st_mode & stat.S_ISGID:
             gid = above.st_gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
+        is_directory = stat.S_ISDIR(mode)
+        kind = Kind.DIRECTORY if is_directory else Kind.OTHER
+        fd = -1
 
-        def make_owned(directory: int, new: bytes) -> None:
-            make(directory, new)
+        def make_owned(directory: int, new: bytes) -> os.stat_result:
+            nonlocal fd
+            fd = make(directory, new, mode)
             try:
-                _give(directory, new, mode, uid, gid)
+                return _give(directory, new, fd, mode, uid, gid)
             except BaseException:
-                (os.rmdir if stat.S_ISDIR(mode) else os.unlink)(new, dir_fd=directory)
+                (os.rmdir if is_directory else os.unlink)(new, dir_fd=directory)
                 raise
 
+        try:
+            status = self._appear(parent, name, kind, make_owned, acl)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
         inode: Inode
-        if stat.S_ISDIR(mode):
-            status = self._appear(parent, name, Kind.DIRECTORY, make_owned)
+        if is_directory:
             inode = self.tree.new_directory(status)
         else:
-            status = self._appear(parent, name, Kind.OTHER, make_owned)
-            inode = self.tree.new_file(UPPER, status)
+            inode = file = self.tree.new_file(UPPER, status)
+            if fd >= 0:
+                self._backing.opened(file, fd, writable=True)
+        inode.bare = acl is None or None
         self._inodes.attach(inode, parent, name)
-        return inode
+        return inode, status
 
-    def _appear(self, parent: Directory, name: bytes, kind: Kind, make: Maker) -> os.stat_result:
+    def make_unnamed(self, parent: Directory, mode: int, uid: int, gid: int, umask: int) -> File:
+        """Make a file without a name, as O_TMPFILE does. Raises OSError as `make`."""
+        if parent.removed:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        self.copier.copy_up_directory(parent)
+        acl = self._default_acl(parent)
+        if acl is None:
+            mode &= ~umask
+        above = self._backing.status(parent)
+        if above.st_mode & stat.S_ISGID:
+            gid = above.st_gid
+        directory = self._backing.directory_fd(parent, UPPER)
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        fd = os.open(b"/proc/self/fd/%d" % directory, flags, stat.S_IMODE(mode))
+        try:
+            status = _give(directory, b"", fd, mode, uid, gid)
+            kept = os.dup(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        file = self.tree.new_file(UPPER, status)
+        file.descriptor = kept
+        file.bare = acl is None or None
+        self._backing.opened(file, fd, writable=True)
+        return file
+
+    def _default_acl(self, directory: Directory) -> bytes | None:
+        """The default ACL of a directory, which new objects in it inherit."""
+        if directory.bare:
+            return None
+        path, follow = self._backing.path(directory)
+        try:
+            return os.getxattr(path, _DEFAULT_ACL, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.ENOTSUP):
+                return None
+            raise
+
+    def _appear(
+        self,
+        parent: Directory,
+        name: bytes,
+        kind: Kind,
+        make: Callable[[int, bytes], os.stat_result],
+        acl: bytes | None,
+    ) -> os.stat_result:
         """Let `make` make what is to appear as `name`, over a whiteout if there is one.
 
-        Returns its status.
+        `acl`: what a directory must have as its default ACL for `make` to make it there. Returns
+        the status of what was made.
         """
-        self.copier.copy_up_directory(parent)
-        names = self._names(parent)
         target = self._backing.directory_fd(parent, UPPER)
-        if names.get(name) is Kind.WHITEOUT:
-            with self._staging(target) as (directory, temporary):
-                make(directory, temporary)
+        if self._names(parent).get(name) is Kind.WHITEOUT:
+            with self._staging(acl) as (directory, temporary):
+                status = make(directory, temporary)
                 if kind is Kind.DIRECTORY:
                     fd = open_directory(temporary, directory)
                     try:
@@ -91,20 +159,19 @@ class Changes:
                 else:
                     os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=target)
         else:
-            make(target, name)
-        names[name] = kind
-        return os.stat(name, dir_fd=target, follow_symlinks=False)
+            status = make(target, name)
+        parent.set_upper(name, kind)
+        return status
 
     @contextmanager
-    def _staging(self, parent: int) -> Iterator[tuple[int, bytes]]:
-        """A place, (directory, name), to make what is to appear in `parent`, cleared at the end.
+    def _staging(self, acl: bytes | None) -> Iterator[tuple[int, bytes]]:
+        """A place, (directory, name), to make what is to appear elsewhere, cleared at the end.
 
-        A new object inherits the default ACL of the directory that it is made in, so one like that
-        of `parent` is made where needed.
+        A new object inherits the default ACL of the directory that it is made in, so one with `acl`
+        is made where needed.
         """
         temporary = self._work.temporary()
         try:
-            acl = _default_acl(parent)
             if acl is None:
                 yield self._work.fd, temporary
                 return
@@ -122,28 +189,37 @@ class Changes:
         """Give a file one more name. Raises OSError as `make` does."""
         self._check_absent(parent, name)
         self.copier.copy_up(file)
-        source, source_name = self._backing.location(file)
+        self.copier.copy_up_directory(parent)
+        unnamed = file.descriptor >= 0
+        if unnamed:
+            source, source_name = -1, os.fsencode(descriptor_path(file.descriptor))
+        else:
+            source, source_name = self._backing.location(file)
 
-        def make(directory: int, new: bytes) -> None:
+        def make(directory: int, new: bytes) -> os.stat_result:
             os.link(
-                source_name, new, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False
+                source_name,
+                new,
+                src_dir_fd=None if unnamed else source,
+                dst_dir_fd=directory,
+                follow_symlinks=unnamed,
             )
+            return os.stat(new, dir_fd=directory, follow_symlinks=False)
 
-        status = self._appear(parent, name, Kind.OTHER, make)
+        status = self._appear(parent, name, Kind.OTHER, make, None)
         self._inodes.add_key(file, (UPPER, status.st_dev, status.st_ino))
         self._inodes.attach(file, parent, name)
+        if unnamed:
+            os.close(file.descriptor)
+            file.descriptor = -1
 
     def _check_absent(self, parent: Directory, name: bytes) -> None:
         if is_reserved(name):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
         if parent.removed:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        try:
-            inode, _ = self.tree.find(parent, name)
-        except FileNotFoundError:
-            return
-        self._inodes.drop_unused(inode)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        if self.tree.shows(parent, name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
     # Removal
 
@@ -152,7 +228,7 @@ class Changes:
         file, _ = self.tree.find(parent, name)
         assert isinstance(file, File)
         self.copier.copy_up_directory(parent)
-        kept = self.keep(file)
+        kept = self._backing.keep(file)
         try:
             in_upper = self._hide(parent, name)
         except BaseException:
@@ -168,7 +244,7 @@ class Changes:
             self._inodes.drop_unused(directory)
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), name)
         self.copier.copy_up_directory(parent)
-        kept = self.keep(directory)
+        kept = self._backing.keep(directory)
         try:
             self._hide(parent, name)
         except BaseException:
@@ -199,10 +275,7 @@ class Changes:
             self._work.remove(temporary)
         else:
             os.unlink(name, dir_fd=target)
-        if name in lower:
-            upper[name] = Kind.WHITEOUT
-        else:
-            del upper[name]
+        parent.set_upper(name, Kind.WHITEOUT if name in lower else None)
         return kind is not None
 
     def lose_name(
@@ -229,10 +302,9 @@ class Changes:
             os.close(kept)
             kept = -1
         if kept >= 0:
-            if file.descriptor >= 0 or file.fd >= 0:
+            if file.descriptor >= 0:
                 os.close(kept)
-                kept = file.fd
-            if file.descriptor < 0:
+            else:
                 file.descriptor = kept
         self._inodes.drop_unused(file)
 
@@ -247,35 +319,20 @@ class Changes:
         directory.descriptor = kept
         self._inodes.drop_unused(directory)
 
-    def keep(self, inode: Inode | None) -> int:
-        """A descriptor for `lose_name` or `lose_directory`. Raises OSError(ENFILE)."""
-        if isinstance(inode, File):
-            return self._backing.keep(self._backing.open_path(inode))
-        if isinstance(inode, Directory):
-            return self._backing.keep(os.dup(self._backing.directory_fd(inode, inode.top)))
-        return -1
-
     def _names(self, directory: Directory) -> dict[bytes, Kind]:
         return self.tree.names(directory)[0]
 
 
-def _give(directory: int, name: bytes, mode: int, uid: int, gid: int) -> None:
-    """Give an object just made its owner and the mode bits that making it does not set."""
-    fd = os.open(name, OBJECT_FLAGS, dir_fd=directory)
-    try:
-        status = os.fstat(fd)
-        if (status.st_uid, status.st_gid) != (uid, gid):
-            os.chown(descriptor_path(fd), uid, gid)
-        if special := mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
-            os.chmod(descriptor_path(fd), stat.S_IMODE(status.st_mode) | special)
-    finally:
-        os.close(fd)
-
-
-def _default_acl(directory: int) -> bytes | None:
-    try:
-        return os.getxattr(descriptor_path(directory), _DEFAULT_ACL)
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return None
-        raise
+def _give(directory: int, name: bytes, fd: int, mode: int, uid: int, gid: int) -> os.stat_result:
+    """Give an object just made, `fd` or by name, its owner and the mode bits that making it does
+    not set. Returns its status.
+    """
+    status = os.fstat(fd) if fd >= 0 else os.stat(name, dir_fd=directory, follow_symlinks=False)
+    special = mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX) & ~status.st_mode
+    if (status.st_uid, status.st_gid) == (uid, gid) and not special:
+        return status
+    path: int | bytes = fd if fd >= 0 else b"/proc/self/fd/%d/%b" % (directory, name)
+    os.chown(path, uid, gid, follow_symlinks=fd >= 0)
+    if mode & (stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX):
+        os.chmod(path, stat.S_IMODE(status.st_mode) | mode & 0o7000)
+    return os.stat(path, follow_symlinks=fd >= 0)

@@ -10,9 +10,12 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fuse_overlay import __version__
+
+if TYPE_CHECKING:
+    from fuse_overlay.overlay import Overlay
 
 _HELP = """\
 usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
@@ -22,6 +25,9 @@ usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
   -o workdir=DIR            a directory of our own, on the file system of upperdir
   -o ro                     mount read-only
   -o volatile               do not sync copied-up files: faster, unsafe in a power failure
+  -o writeback=0            let no write wait in the kernel
+  -o stats=FILE             at the end, write the number of requests of each kind as JSON
+  -o server=pyfuse3         serve through pyfuse3 and trio instead of our own loop
   -f                        stay in the foreground
   -d, --debug, -o debug     show every request (-d and --debug: in the foreground)
   -h, --help                show this help
@@ -30,7 +36,7 @@ usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
 A backslash before a comma, a colon or a backslash makes it part of a directory's name.
 """
 
-_KNOWN = frozenset("lowerdir upperdir workdir ro volatile debug".split())
+_KNOWN = frozenset("lowerdir upperdir workdir ro volatile debug writeback stats server".split())
 
 _WITHOUT_MEANING = frozenset(
     # what mount(8) passes on
@@ -59,6 +65,9 @@ class Arguments:
     volatile: bool = False
     foreground: bool = False
     debug: bool = False
+    writeback: bool = True
+    pyfuse3: bool = False
+    statistics: str | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -121,6 +130,8 @@ def parse(arguments: list[str]) -> Arguments:
         raise UsageError(
             "upperdir= and workdir= belong together: give both, or none for a read-only mount"
         )
+    if options.get("server", "pyfuse3") != "pyfuse3":
+        raise UsageError(f"there is no server={options['server']}, only server=pyfuse3")
     return Arguments(
         lowers=tuple(unescape(path) for path in split_escaped(options["lowerdir"], ":") if path),
         upper=unescape(options["upperdir"]) if options.get("upperdir") else None,
@@ -130,6 +141,9 @@ def parse(arguments: list[str]) -> Arguments:
         volatile="volatile" in options,
         foreground=bool(flags & {"-f", "-d", "--debug"}),
         debug=bool(flags & {"-d", "--debug"}) or "debug" in options,
+        writeback=options.get("writeback") != "0",
+        pyfuse3=options.get("server") == "pyfuse3",
+        statistics=options.get("stats"),
         ignored=tuple(ignored),
     )
 
@@ -177,9 +191,7 @@ def _explain(error: OSError | RuntimeError, arguments: Arguments) -> str:
 
 
 def _run(arguments: Arguments) -> None:
-    import trio
-
-    from fuse_overlay import mount, server
+    from fuse_overlay import mount
     from fuse_overlay.overlay import Overlay
 
     if not stat.S_ISDIR(os.stat(arguments.mountpoint).st_mode):
@@ -188,27 +200,49 @@ def _run(arguments: Arguments) -> None:
     overlay = Overlay(
         arguments.lowers, arguments.upper, arguments.work, volatile=arguments.volatile
     )
-    by_ourselves = _may_mount()
-    options = {"debug"} if arguments.debug else set()
-    to_unmount = False
+    unmount = None
     try:
-        if by_ourselves:
+        if _may_mount():
             fd = mount.open_device()
             mount.mount(fd, mountpoint, read_only=arguments.read_only)
-            to_unmount = True
-            server.start(overlay, f"/dev/fd/{fd}", options)
+            unmount = mount.unmount
         else:
-            options |= {"default_permissions", "fsname=fuse-overlay", "subtype=fuse-overlay"}
-            options |= {"ro"} if arguments.read_only else set()
-            server.start(overlay, mountpoint, options)
-        if not arguments.foreground:
-            _go_to_background()
-        if trio.run(server.serve_until_signalled):
-            to_unmount = False
+            fd = mount.fusermount(mountpoint, read_only=arguments.read_only)
+            unmount = mount.fuserunmount
+        serve = _serve_with_pyfuse3 if arguments.pyfuse3 else _serve
+        if serve(overlay, fd, arguments):
+            unmount = None
     finally:
-        if to_unmount:
-            mount.unmount(mountpoint)
+        if unmount:
+            unmount(mountpoint)
         overlay.close()
+
+
+def _serve(overlay: "Overlay", fd: int, arguments: Arguments) -> bool:
+    from fuse_overlay.connection import Connection
+    from fuse_overlay.server import serve_until_signalled, write_statistics
+
+    connection = Connection(fd, overlay, writeback=arguments.writeback)
+    connection.handshake()
+    # Named before we leave the directory that it may be relative to.
+    statistics = arguments.statistics and os.path.abspath(arguments.statistics)
+    if not arguments.foreground:
+        _go_to_background()
+    unmounted = serve_until_signalled(connection)
+    if statistics:
+        write_statistics(statistics, connection.requests)
+    return unmounted
+
+
+def _serve_with_pyfuse3(overlay: "Overlay", fd: int, arguments: Arguments) -> bool:
+    import trio
+
+    from fuse_overlay import pyfuse3_server
+
+    pyfuse3_server.start(overlay, fd, debug=arguments.debug)
+    if not arguments.foreground:
+        _go_to_background()
+    return trio.run(pyfuse3_server.serve_until_signalled)
 
 
 def _may_mount() -> bool:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from fuse_overlay.merge import is_layer_attribute
+from fuse_overlay.merge import NUMBER_ATTRIBUTE, is_layer_attribute
 
 _FICLONE = 0x40049409
 """ioctl_ficlone(2)."""
@@ -65,8 +65,9 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         start += copied
 
 
-def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
-    """Give the file at the path `target` what `source`, whose stat is `status`, has but its data.
+def copy_metadata(source: str, target: str, status: os.stat_result, number: int) -> None:
+    """Give the file at the path `target` what `source`, whose stat is `status`, has but its data,
+    and the inode `number` that it is to be shown under.
 
     The order matters: chown clears set-id bits and file capabilities.
     """
@@ -74,7 +75,17 @@ def copy_metadata(source: str, target: str, status: os.stat_result) -> None:
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
     _copy_attributes(source, target)
+    write_number(target, number)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def write_number(target: str, number: int) -> None:
+    """Write on a file which inode number it keeps, where the file can hold it."""
+    try:
+        os.setxattr(target, NUMBER_ATTRIBUTE, b"%d" % number)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _copy_attributes(source: str, target: str) -> None:

@@ -7,31 +7,44 @@ with the copy. Called by `overlay`, `changes` and `rename`.
 import errno
 import os
 import stat
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
 
-from fuse_overlay.copydata import copy_data, copy_metadata
+from fuse_overlay.copydata import copy_data, copy_metadata, write_number
 from fuse_overlay.inodes import Directory, File, Inode
+from fuse_overlay.jobs import Jobs, Pending
 from fuse_overlay.layers import OBJECT_FLAGS, descriptor_path
 from fuse_overlay.links import Links, link_key
 from fuse_overlay.merge import UPPER, Kind
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory, make_opaque
 
+_SMALL: Final = 1 << 20
+"""Bytes that are copied at once: a thread would take longer."""
+_COPIES: Final = 64
+"""Files of one directory that are copied in threads at once, by four at a time."""
+
 
 class Copier:
     """Copies what `tree` found. With `sync`, a file is on disk before it replaces the lower one."""
 
-    def __init__(self, tree: Tree, work: WorkDirectory, links: Links, *, sync: bool) -> None:
+    def __init__(
+        self, tree: Tree, work: WorkDirectory, links: Links, jobs: Jobs, *, sync: bool
+    ) -> None:
         self._tree = tree
         self._backing = tree.backing
         self._inodes = tree.inodes
         self._work = work
         self._links = links
+        self._jobs = jobs
+        self._running: dict[File, tuple[Future[None], bytes]] = {}
         self._sync = sync
 
     def copy_up(self, inode: Inode, size: int | None = None) -> None:
         """Give an inode and its parents an upper copy, if they have none.
 
-        Of a file's data, only the first `size` bytes are copied (None: all).
+        Of a file's data, only the first `size` bytes are copied (None: all). Raises Pending.
         """
         if isinstance(inode, Directory):
             self.copy_up_directory(inode)
@@ -48,79 +61,101 @@ class Copier:
             directory = directory.parent
         for directory in reversed(missing):
             assert directory.parent is not None
-            with self._backing.path(directory) as source:
-                temporary = self._work.temporary()
-                try:
-                    os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
-                    self._finish_copy(temporary, source, os.stat(source))
-                    self._publish(temporary, directory.parent, directory.name)
-                finally:
-                    self._work.remove(temporary)
-            self._names(directory.parent)[directory.name] = Kind.DIRECTORY
+            temporary = self._work.temporary()
+            try:
+                os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
+                self._finish_copy(temporary, directory, self._backing.status(directory))
+                self._publish(temporary, directory.parent, directory.name)
+            finally:
+                self._work.remove(temporary)
+            self._book(directory.parent, directory.name, Kind.DIRECTORY)
             directory.in_upper = True
 
     def _copy_up_file(self, file: File, size: int | None) -> None:
         for parent, _ in file.names:
             self.copy_up_directory(parent)
         status = self._backing.status(file)
-        temporary = self._work.temporary()
-        copy = data = -1
+        if stat.S_ISREG(file.type):
+            temporary = self._copy_regular(file, status, size)
+        else:
+            temporary = self._work.temporary()
+            if stat.S_ISLNK(file.type):
+                os.symlink(self._backing.readlink(file), temporary, dir_fd=self._work.fd)
+            else:
+                os.mknod(temporary, status.st_mode, status.st_rdev, dir_fd=self._work.fd)
+            self._finish_copy(temporary, file, status)
+        copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
         try:
-            self._copy(file, status, temporary, size)
-            copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
-            if file.fd >= 0:
-                data = os.open(descriptor_path(copy), os.O_RDONLY | os.O_CLOEXEC)
             self._place_copy(file, status, temporary)
             self._inodes.keep_number(os.fstat(copy), file.number)
+            self._backing.close_data(file)  # programs that have it open go on with the copy
             file.layer = UPPER
             file.lost_names = 0
             if file.descriptor >= 0:
                 os.dup2(copy, file.descriptor, inheritable=False)
-            if file.fd >= 0:  # programs that have it open go on with the copy
-                os.dup2(data, file.fd, inheritable=False)
         finally:
             self._work.remove(temporary)
-            for fd in (copy, data):
-                if fd >= 0:
-                    os.close(fd)
+            os.close(copy)
         for parent, name in file.names:
             self.materialize(file, parent, name)
 
-    def _copy(self, file: File, status: os.stat_result, temporary: bytes, size: int | None) -> None:
-        work = self._work.fd
-        with self._backing.path(file) as source:
-            if stat.S_ISREG(status.st_mode):
-                target = os.open(
-                    temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=work
-                )
-                try:
-                    data = self._backing.open_data(file, os.O_RDONLY)
-                    try:
-                        copy_data(
-                            data,
-                            target,
-                            status.st_size if size is None else min(size, status.st_size),
-                        )
-                    finally:
-                        os.close(data)
-                    copy_metadata(source, descriptor_path(target), status)
-                    if self._sync:
-                        os.fsync(target)
-                finally:
-                    os.close(target)
-                return
-            if stat.S_ISLNK(status.st_mode):
-                os.symlink(self._backing.readlink(file), temporary, dir_fd=work)
-            else:
-                os.mknod(temporary, status.st_mode, status.st_rdev, dir_fd=work)
-            self._finish_copy(temporary, source, status)
+    def _copy_regular(self, file: File, status: os.stat_result, size: int | None) -> bytes:
+        """Copy a regular file into the work directory. Returns its temporary name.
 
-    def _finish_copy(self, temporary: bytes, source: str, status: os.stat_result) -> None:
-        fd = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
+        What takes long is left to a thread: raises Pending, and finds it done when called again.
+        """
+        running = self._running.get(file)
+        if running is None:
+            temporary = self._work.temporary()
+            size = status.st_size if size is None else min(size, status.st_size)
+            job = self._copy_job(file, status, temporary, size)
+            if size <= _SMALL and not self._sync:
+                job()
+                return temporary
+            running = self._running[file] = self._jobs.submit(job), temporary
+        copied, temporary = running
+        if not copied.done():
+            raise Pending(copied)
+        del self._running[file]
         try:
-            copy_metadata(source, descriptor_path(fd), status)
+            copied.result()
+        except BaseException:
+            self._work.remove(temporary)
+            raise
+        return temporary
+
+    def _copy_job(
+        self, file: File, status: os.stat_result, temporary: bytes, size: int
+    ) -> Callable[[], None]:
+        """What copies the first `size` bytes of a file, and may do so in a thread."""
+        source = os.dup(self._backing.data(file, write=False))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            target = os.open(temporary, flags, 0o600, dir_fd=self._work.fd)
+        except BaseException:
+            os.close(source)
+            raise
+
+        def job() -> None:
+            try:
+                copy_data(source, target, size)
+                copy_metadata(descriptor_path(source), descriptor_path(target), status, file.number)
+                if self._sync:
+                    os.fsync(target)
+            finally:
+                os.close(source)
+                os.close(target)
+
+        return job
+
+    def _finish_copy(self, temporary: bytes, inode: Inode, status: os.stat_result) -> None:
+        source = self._backing.open_path(inode)
+        copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
+        try:
+            copy_metadata(descriptor_path(source), descriptor_path(copy), status, inode.number)
         finally:
-            os.close(fd)
+            os.close(source)
+            os.close(copy)
 
     def _place_copy(self, file: File, status: os.stat_result, temporary: bytes) -> None:
         """Let a finished copy take the place of the lower file, if any name leads there."""
@@ -128,7 +163,7 @@ class Copier:
         if file.names and links == 1:
             parent, name = file.names[0]
             self._publish(temporary, parent, name)
-            self._names(parent)[name] = Kind.OTHER
+            self._book(parent, name, Kind.OTHER)
         elif file.names:
             key = link_key(file.layer, status)
             self._links.add(self._work.fd, temporary, key, links - 1)
@@ -150,7 +185,7 @@ class Copier:
                 follow_symlinks=False,
             )
         self._links.adjust(file.link_key, -1)
-        self._names(parent)[name] = Kind.OTHER
+        self._book(parent, name, Kind.OTHER)
 
     def _publish(self, temporary: bytes, parent: Directory, name: bytes) -> None:
         with self._kept_times(parent):
@@ -168,11 +203,13 @@ class Copier:
     def copy_up_whole(self, top: Directory) -> None:
         """Copy a directory up with all below it, so that no lower layer shows through any more.
 
-        The caller holds `top`. Descriptors of directories that it got before may be closed.
+        The caller holds `top`. Descriptors of directories that it got before may be closed. Raises
+        Pending, with several copies running at once.
         """
         order: list[Directory] = []
         waiting = [top]
-        while waiting:
+        jobs: list[Future[None]] = []
+        while waiting and len(jobs) < _COPIES:
             directory = waiting.pop()
             if not directory.lowers:
                 continue
@@ -184,18 +221,27 @@ class Copier:
                 if isinstance(child, Directory):
                     waiting.append(child)
                 elif isinstance(child, File):
-                    self.copy_up(child)
+                    try:
+                        self.copy_up(child)
+                    except Pending as pending:
+                        jobs.append(pending.job)
+                        if len(jobs) == _COPIES:
+                            break
+                        continue
                     self.materialize(child, directory, name)
                     self._inodes.drop_unused(child)
+        if jobs:
+            raise Pending(jobs[-1])
         for directory in reversed(order):
             self._tree.trim()
             fd = self._backing.directory_fd(directory, UPPER)
             self._inodes.keep_number(os.fstat(fd), directory.number)
+            write_number(descriptor_path(fd), directory.number)
             make_opaque(fd)
             names = self._names(directory)
             for name in [name for name, kind in names.items() if kind is Kind.WHITEOUT]:
                 os.unlink(name, dir_fd=fd)
-                del names[name]
+                directory.set_upper(name, None)
             self._backing.discard_fds(directory)
             directory.lowers = ()
             directory.lower_names = {}
@@ -203,6 +249,10 @@ class Copier:
 
     def _names(self, directory: Directory) -> dict[bytes, Kind]:
         return self._tree.names(directory)[0]
+
+    def _book(self, directory: Directory, name: bytes, kind: Kind) -> None:
+        self._tree.names(directory)
+        directory.set_upper(name, kind)
 
 
 class _KeptTimes:

@@ -6,13 +6,15 @@ what changes the upper directory keep it true, `overlay` counts the kernel's ref
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from fuse_overlay.merge import UPPER, Kind
 
 ROOT_NUMBER: Final = 1
+_SPARE: Final = 1 << 62
+"""Numbers from here on are given to those whose own is taken."""
 
 Key = tuple[int, int, int]
 """A backing file: layer index, device, inode number."""
@@ -22,16 +24,17 @@ class Inode:
     """What files and directories have in common.
 
     `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is an O_PATH descriptor
-    kept for an inode that no known name reaches any more, else -1. Of a file that was open then it
-    is the same as `fd`.
+    kept for an inode that no known name reaches any more, else -1. `bare` says that it has no
+    extended attributes, None that nobody has looked.
     """
 
-    __slots__ = ("descriptor", "number", "references")
+    __slots__ = ("bare", "descriptor", "number", "references")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.references = 0
         self.descriptor = -1
+        self.bare: bool | None = None
 
 
 class Directory(Inode):
@@ -39,17 +42,21 @@ class Directory(Inode):
 
     In each of its layers it lies at the path that its names in the overlay spell, for one that has
     a lower part is never moved without first being copied up whole.
-    `upper_names` and `lower_names` are None until they are read (see `Tree.names`).
+    `upper_names` and `lower_names` are None until they are read (see `Tree.names`); `listing` is
+    what `Tree.listing` made of them, `stale` if they have changed since.
     """
 
     __slots__ = (
         "children",
         "in_upper",
+        "listing",
+        "listing_start",
         "lower_names",
         "lowers",
         "name",
         "parent",
         "removed",
+        "stale",
         "upper_names",
     )
 
@@ -70,7 +77,19 @@ class Directory(Inode):
         self.children: dict[bytes, Inode] = {}
         self.upper_names: dict[bytes, Kind] | None = None
         self.lower_names: dict[bytes, tuple[int, ...]] | None = None
+        self.listing: list[bytes | None] | None = None
+        self.listing_start = 0
+        self.stale = False
         self.removed = False
+
+    def set_upper(self, name: bytes, kind: Kind | None) -> None:
+        """Book that the upper directory has something else under a name, or nothing (None)."""
+        assert self.upper_names is not None
+        if kind is None:
+            del self.upper_names[name]
+        else:
+            self.upper_names[name] = kind
+        self.stale = True
 
     @property
     def top(self) -> int:
@@ -81,35 +100,36 @@ class Directory(Inode):
 class File(Inode):
     """Anything but a directory.
 
-    `names` are those that are known (there may be more). `link_key` is set for a file with several
-    names that was copied up (see `links`). `lost_names` counts names of a lower file that were
-    removed from the overlay. `fd` is the backing file while programs have the file open, shared by
-    all of them, else -1.
+    `type` is S_IFMT of its mode. `names` are those that are known (there may be more). `link_key`
+    is set for a file with several names that was copied up (see `links`). `lost_names` counts names
+    of a lower file that were removed from the overlay. `fd` is the backing file if it is open (see
+    `Backing.data`), else -1.
     """
 
-    __slots__ = ("fd", "keys", "layer", "link_key", "lost_names", "names", "opens", "writable")
+    __slots__ = ("fd", "keys", "layer", "link_key", "lost_names", "names", "type", "writable")
 
-    def __init__(self, number: int, layer: int) -> None:
+    def __init__(self, number: int, layer: int, type: int) -> None:  # noqa: A002
         super().__init__(number)
         self.layer = layer
+        self.type = type
         self.names: list[tuple[Directory, bytes]] = []
         self.keys: list[Key] = []
         self.link_key: bytes | None = None
         self.lost_names = 0
         self.fd = -1
-        self.opens = 0
         self.writable = False
 
 
 class InodeTable:
     """All live inodes by number, and those of files with several names by backing file."""
 
-    def __init__(self, root: Directory) -> None:
+    def __init__(self, root: Directory, close_data: Callable[[File], None]) -> None:
         self.root = root
+        self._close_data = close_data
         self._inodes: dict[int, Inode] = {root.number: root}
         self._by_key: dict[Key, File] = {}
         self._devices: dict[int, int] = {}
-        self._spare: Iterator[int] = itertools.count(1 << 62)
+        self._spare: Iterator[int] = itertools.count(_SPARE)
         self._kept: dict[tuple[int, int], int] = {}
 
     def __getitem__(self, number: int) -> Inode:
@@ -121,15 +141,18 @@ class InodeTable:
     def __iter__(self) -> Iterator[Inode]:
         return iter(self._inodes.values())
 
-    def number_for(self, status: os.stat_result) -> int:
-        """A number for a backing file without an inode: the same each time, unless it is taken."""
-        number = self._kept.get((status.st_dev, status.st_ino))
+    def number_for(self, status: os.stat_result, number: int | None = None) -> int:
+        """A number for a backing file without an inode: the same each time, unless it is taken.
+
+        `number`: the one that is written on the file.
+        """
+        number = self._kept.get((status.st_dev, status.st_ino), number)
         if number is None:
-            device = self._devices.setdefault(status.st_dev, len(self._devices))
-            number = device << 48 | status.st_ino
-            if status.st_ino >> 48:
-                number = next(self._spare)
-        return next(self._spare) if number in self._inodes or number == ROOT_NUMBER else number
+            self.know_device(status.st_dev)
+            device = self._devices[status.st_dev]
+            number = _SPARE if status.st_ino >> 48 else device << 48 | status.st_ino
+        free = number not in self._inodes and ROOT_NUMBER < number < _SPARE
+        return number if free else next(self._spare)
 
     def keep_number(self, status: os.stat_result, number: int) -> None:
         """Show the backing file `status` under `number`, also after it was forgotten."""
@@ -138,6 +161,10 @@ class InodeTable:
     def release_number(self, status: os.stat_result) -> None:
         """The backing file is gone: its inode number may come back as another file's."""
         self._kept.pop((status.st_dev, status.st_ino), None)
+
+    def know_device(self, device: int) -> None:
+        """Give a file system its part of the numbers; the order decides which."""
+        self._devices.setdefault(device, len(self._devices))
 
     def find(self, key: Key) -> File | None:
         return self._by_key.get(key)
@@ -203,8 +230,8 @@ class InodeTable:
                     waiting.append(inode.parent)
                     self.detach(inode, inode.parent, inode.name)
             elif isinstance(inode, File):
-                if inode.opens:
-                    continue
+                if inode.fd >= 0:
+                    self._close_data(inode)
                 self.drop_keys(inode)
                 for parent, name in tuple(inode.names):
                     waiting.append(parent)

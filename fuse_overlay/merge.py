@@ -16,6 +16,9 @@ OPAQUE_MARKER = b".wh..wh..opq"
 OPAQUE_ATTRIBUTE = "user.overlay.opaque"
 OPAQUE_ATTRIBUTES = (OPAQUE_ATTRIBUTE, "trusted.overlay.opaque", "user.fuseoverlayfs.opaque")
 
+NUMBER_ATTRIBUTE = "user.overlay.ino"
+"""Ours: the inode number of what was copied up, in decimal. The kernel hides it like its own."""
+
 _LAYER_ATTRIBUTES = (b"user.overlay.", b"trusted.overlay.", b"user.fuseoverlayfs.")
 _PRIVATE_ATTRIBUTES = (*_LAYER_ATTRIBUTES, b"user.containers.override_stat")
 

@@ -1,7 +1,7 @@
 """The FUSE mount itself: opening /dev/fuse and the data that mount(2) takes. Imports nothing heavy.
 
-For a process that has CAP_SYS_ADMIN in its user namespace; everyone else mounts through
-fusermount3. Called by `command`, and by whoever sets a container's mounts up.
+mount(2) is for a process that has CAP_SYS_ADMIN in its user namespace; for everyone else there is
+fusermount3, which is setuid. Called by `command`, and by whoever sets a container's mounts up.
 """
 
 import ctypes
@@ -44,3 +44,39 @@ def unmount(target: str) -> None:
     if libc.umount2(os.fsencode(target), detach):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)
+
+
+def fusermount(target: str, *, read_only: bool = False) -> int:
+    """Mount at `target` through fusermount3, for this user alone. Returns the /dev/fuse descriptor.
+
+    Raises OSError with fusermount3's own words.
+    """
+    import socket
+    import subprocess
+
+    options = "default_permissions,fsname=fuse-overlay,subtype=fuse-overlay"
+    options += ",ro" if read_only else ""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            done = subprocess.run(
+                ["fusermount3", "-o", options, "--", target],
+                env=os.environ | {"_FUSE_COMMFD": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+                stderr=subprocess.PIPE,
+                check=False,
+                text=True,
+                errors="replace",
+            )
+        if done.returncode:
+            raise OSError(None, done.stderr.strip() or f"fusermount3: {done.returncode}")
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    os.set_inheritable(fds[0], False)
+    return fds[0]
+
+
+def fuserunmount(target: str) -> None:
+    """Detach what `fusermount` mounted."""
+    import subprocess
+
+    subprocess.run(["fusermount3", "-u", "-z", "-q", "--", target], check=False)

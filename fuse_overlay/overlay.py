@@ -5,24 +5,27 @@ the errno that the program is to see. Called by `protocol`, and by tests without
 """
 
 import errno
-import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 from fuse_overlay.attributes import Attributes
 from fuse_overlay.backing import Backing
 from fuse_overlay.changes import Changes, Maker
 from fuse_overlay.copyup import Copier
 from fuse_overlay.inodes import Directory, File, Inode
-from fuse_overlay.layers import descriptor_path
+from fuse_overlay.jobs import Jobs
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
 from fuse_overlay.rename import Rename
+from fuse_overlay.syscalls import fallocate
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory
 
 _NAME_MAX = 255
+_FIRST = 2
+"""The offset of the first name in a directory, after `.` and `..`."""
 
 
 class Overlay:
@@ -56,13 +59,12 @@ class Overlay:
         self._backing = Backing(lowers, upper, self._links)
         self._tree = Tree(self._backing, len(lowers), writable=upper is not None)
         self._inodes = self._tree.inodes
+        self._jobs = Jobs()
         self._changes: Changes | None = None
         if self._work is not None and self._links is not None:
             self._work.check_same_file_system(self._backing.directory_fd(self._tree.root, UPPER))
-            copier = Copier(self._tree, self._work, self._links, sync=not volatile)
+            copier = Copier(self._tree, self._work, self._links, self._jobs, sync=not volatile)
             self._changes = Changes(self._tree, self._work, self._links, copier)
-        self._listings: dict[int, tuple[Directory, list[bytes]]] = {}
-        self._handles = itertools.count(1)
 
     @property
     def read_only(self) -> bool:
@@ -70,24 +72,30 @@ class Overlay:
 
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
+        self._jobs.close()
         for inode in self._inodes:
-            for fd in {inode.descriptor, inode.fd if isinstance(inode, File) else -1}:
-                if fd >= 0:
-                    os.close(fd)
+            if inode.descriptor >= 0:
+                os.close(inode.descriptor)
         self._backing.close()
         if self._links is not None:
             self._links.close()
         if self._work is not None:
             self._work.close()
 
+    def trim(self) -> None:
+        """Keep memory and descriptors bounded. To be called between operations, now and then."""
+        self._tree.trim()
+
     # Inodes
 
-    def lookup(self, parent: int, name: bytes) -> Attributes:
-        """The inode that a name in a directory reaches, with one more reference to it."""
-        self._tree.trim()
+    def lookup(self, parent: int, name: bytes) -> Attributes | None:
+        """The inode that a name in a directory reaches, with one more reference to it, or None."""
         if len(name) > _NAME_MAX:
             raise _error(errno.ENAMETOOLONG)
-        inode, status = self._tree.find(self._directory(parent), name)
+        found = self._tree.seek(self._directory(parent), name)
+        if found is None:
+            return None
+        inode, status = found
         inode.references += 1
         return self._tree.attributes(inode, status)
 
@@ -114,28 +122,54 @@ class Overlay:
         size: int | None = None,
         atime_ns: int | None = None,
         mtime_ns: int | None = None,
+        kill_suidgid: bool = False,
     ) -> Attributes:
-        """Change what is given and leave what is None."""
+        """Change what is given and leave what is None.
+
+        `kill_suidgid`: a size that is set takes set-id bits away (FUSE_HANDLE_KILLPRIV_V2).
+        """
         inode = self._inode(number)
+        if mode is uid is gid is size is atime_ns is None and self._keeps_mtime(inode, mtime_ns):
+            return self._tree.attributes(inode)
         self._writer().copier.copy_up(inode, size)
-        with self._backing.path(inode) as path:
-            if size is not None:
-                writable = isinstance(inode, File) and inode.writable
-                os.truncate(inode.fd if writable and isinstance(inode, File) else path, size)
-            if uid is not None or gid is not None:
-                os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-            if mode is not None:  # after chown, which clears set-id bits
-                os.chmod(path, stat.S_IMODE(mode))
-            if atime_ns is not None or mtime_ns is not None:
-                status = os.stat(path)
-                os.utime(
-                    path,
-                    ns=(
-                        status.st_atime_ns if atime_ns is None else atime_ns,
-                        status.st_mtime_ns if mtime_ns is None else mtime_ns,
-                    ),
-                )
+        if size is not None:
+            fd = self._backing.data(self._file(number), write=True)
+            if kill_suidgid:
+                _kill_suidgid(fd)
+            os.ftruncate(fd, size)
+        path: int | bytes
+        path, follow = self._backing.path(inode)
+        if isinstance(inode, File) and inode.fd >= 0:
+            path, follow = inode.fd, True
+        if uid is not None or gid is not None:
+            os.chown(
+                path,
+                -1 if uid is None else uid,
+                -1 if gid is None else gid,
+                follow_symlinks=follow,
+            )
+        if mode is not None:  # after chown, which clears set-id bits
+            if isinstance(inode, File) and stat.S_ISLNK(inode.type):
+                raise _error(errno.EOPNOTSUPP)
+            os.chmod(path, stat.S_IMODE(mode))
+        if atime_ns is not None or mtime_ns is not None:
+            status = self._backing.status(inode)
+            times = (
+                status.st_atime_ns if atime_ns is None else atime_ns,
+                status.st_mtime_ns if mtime_ns is None else mtime_ns,
+            )
+            os.utime(path, ns=times, follow_symlinks=follow)
         return self._tree.attributes(inode)
+
+    def _keeps_mtime(self, inode: Inode, mtime_ns: int | None) -> bool:
+        """Whether a lower file's time is set to what it is.
+
+        With the writeback cache the kernel writes times back when a file has lost a name: no reason
+        to copy it.
+        """
+        if not isinstance(inode, File) or inode.layer == UPPER:
+            return False
+        return mtime_ns == self._backing.status(inode).st_mtime_ns
 
     def readlink(self, number: int) -> bytes:
         return self._backing.readlink(self._file(number))
@@ -147,76 +181,100 @@ class Overlay:
     # Extended attributes
 
     def getxattr(self, number: int, name: bytes) -> bytes:
-        if is_private_attribute(name):
+        inode = self._inode(number)
+        if inode.bare is None:
+            self.listxattr(number)
+        if inode.bare or is_private_attribute(name):
             raise _error(errno.ENODATA)
-        with self._backing.path(self._inode(number)) as path:
-            return os.getxattr(path, name)
+        path, follow = self._backing.path(inode)
+        return os.getxattr(path, name, follow_symlinks=follow)
 
     def listxattr(self, number: int) -> list[bytes]:
-        with self._backing.path(self._inode(number)) as path:
-            names = [os.fsencode(name) for name in os.listxattr(path)]
-        return [name for name in names if not is_private_attribute(name)]
+        inode = self._inode(number)
+        if inode.bare:
+            return []
+        path, follow = self._backing.path(inode)
+        try:
+            names = os.listxattr(path, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            names = []
+        visible = [name for name in map(os.fsencode, names) if not is_private_attribute(name)]
+        inode.bare = not visible
+        return visible
 
-    def setxattr(self, number: int, name: bytes, value: bytes, flags: int = 0) -> None:
+    def setxattr(
+        self, number: int, name: bytes, value: bytes, flags: int = 0, *, kill_sgid: bool = False
+    ) -> None:
+        """Set an attribute; `flags` are those of setxattr(2).
+
+        `kill_sgid`: an ACL that is set takes the set-group-id bit away.
+        """
         if is_private_attribute(name):
             raise _error(errno.EPERM)
         inode = self._inode(number)
         self._writer().copier.copy_up(inode)
-        with self._backing.path(inode) as path:
-            os.setxattr(path, name, value, flags)
+        path, follow = self._backing.path(inode)
+        inode.bare = None
+        os.setxattr(path, name, value, flags, follow_symlinks=follow)
+        if kill_sgid:
+            mode = self._backing.status(inode).st_mode
+            os.chmod(path, stat.S_IMODE(mode) & ~stat.S_ISGID)
 
     def removexattr(self, number: int, name: bytes) -> None:
         if is_private_attribute(name):
             raise _error(errno.EPERM)
+        self.getxattr(number, name)  # what is not there needs no copy
         inode = self._inode(number)
-        self.getxattr(number, name)
         self._writer().copier.copy_up(inode)
-        with self._backing.path(inode) as path:
-            os.removexattr(path, name)
+        path, follow = self._backing.path(inode)
+        inode.bare = None
+        os.removexattr(path, name, follow_symlinks=follow)
 
     # Making and removing names
 
-    def create(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
-        """Make a regular file and open it for reading and writing. Raises as `open` does."""
-        reserved = self._backing.reserve()
-
-        def make(directory: int, new: bytes) -> None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            _replace(reserved, os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory))
-
-        try:
-            file = self._made(parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, make)
-        except BaseException:
-            os.close(reserved)
-            raise
-        assert isinstance(file, File)
-        file.fd, file.opens, file.writable = reserved, 1, True
-        return self._tree.attributes(file)
-
     def mknod(
-        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int
+        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int, umask: int = 0
     ) -> Attributes:
+        """Make a file of the type in `mode`."""
         if stat.S_ISCHR(mode) and rdev == 0:
             raise _error(errno.EPERM)  # a whiteout, as the kernel's overlayfs refuses it
 
-        def make(directory: int, new: bytes) -> None:
+        def make(directory: int, new: bytes, mode: int) -> int:
+            if stat.S_ISREG(mode):  # it is going to be written
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                return os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory)
             os.mknod(new, mode, rdev, dir_fd=directory)
+            return -1
 
-        return self._tree.attributes(self._made(parent, name, mode, uid, gid, make))
+        return self._made(parent, name, mode, uid, gid, umask, make)
 
     def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Attributes:
-        def make(directory: int, new: bytes) -> None:
+        def make(directory: int, new: bytes, _: int) -> int:
             os.symlink(target, new, dir_fd=directory)
+            return -1
 
-        return self._tree.attributes(self._made(parent, name, stat.S_IFLNK, uid, gid, make))
+        return self._made(parent, name, stat.S_IFLNK, uid, gid, 0, make)
 
-    def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Attributes:
-        def make(directory: int, new: bytes) -> None:
+    def mkdir(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, umask: int = 0
+    ) -> Attributes:
+        def make(directory: int, new: bytes, mode: int) -> int:
             os.mkdir(new, stat.S_IMODE(mode), dir_fd=directory)
+            return -1
 
-        return self._tree.attributes(
-            self._made(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid, make)
-        )
+        mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        return self._made(parent, name, mode, uid, gid, umask, make)
+
+    def tmpfile(self, parent: int, mode: int, uid: int, gid: int, umask: int = 0) -> Attributes:
+        """Make a regular file without a name, which `link` can give one. Counts as one
+        reference.
+        """
+        mode = stat.S_IFREG | stat.S_IMODE(mode)
+        file = self._writer().make_unnamed(self._directory(parent), mode, uid, gid, umask)
+        file.references = 1
+        return self._tree.attributes(file)
 
     def link(self, number: int, parent: int, name: bytes) -> Attributes:
         """Give a file one more name. Counts as one reference."""
@@ -238,97 +296,88 @@ class Overlay:
         move = Rename(self._writer())
         move.rename(self._directory(parent), name, self._directory(new_parent), new_name, flags)
 
-    # Files
-
-    def open(self, number: int, flags: int) -> None:
-        """Open a regular file, by the access mode and O_TRUNC of `flags`. Balanced by `release`.
-
-        Raises OSError(ENFILE) when so many are open that the rest is needed to go on.
-        """
-        file = self._file(number)
-        writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
-        fd = file.fd if file.fd >= 0 else self._backing.reserve()
-        try:
-            if writable:
-                self._writer().copier.copy_up(file, 0 if flags & os.O_TRUNC else None)
-            if file.fd < 0 or (writable and not file.writable):
-                _replace(fd, self._backing.open_data(file, os.O_RDWR if writable else os.O_RDONLY))
-        except BaseException:
-            if file.fd < 0:
-                os.close(fd)
-            raise
-        file.fd, file.writable = fd, writable or file.writable
-        file.opens += 1
-        if flags & os.O_TRUNC:
-            os.ftruncate(file.fd, 0)
+    # Files. There is no open: what programs have open is known by its inode.
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        return os.pread(self._file(number).fd, size, offset)
+        return os.pread(self._backing.data(self._file(number), write=False), size, offset)
 
-    def write(self, number: int, offset: int, data: bytes) -> int:
-        return os.pwrite(self._file(number).fd, data, offset)
+    def write(
+        self, number: int, offset: int, data: bytes | memoryview, *, kill_suidgid: bool = False
+    ) -> int:
+        """Write. Returns the number of bytes. `kill_suidgid`: as in `setattr`."""
+        fd = self._writable(number)
+        if kill_suidgid:
+            _kill_suidgid(fd)
+        return os.pwrite(fd, data, offset)
 
-    def fsync(self, number: int, *, data_only: bool) -> None:
-        fd = self._file(number).fd
-        (os.fdatasync if data_only else os.fsync)(fd)
+    def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
+        """As fallocate(2)."""
+        fallocate(self._writable(number), mode, offset, length)
 
-    def release(self, number: int) -> None:
+    def lseek(self, number: int, offset: int, whence: int) -> int:
+        """The next data (SEEK_DATA) or hole (SEEK_HOLE)."""
+        return os.lseek(self._backing.data(self._file(number), write=False), offset, whence)
+
+    def copy_file_range(
+        self, number: int, offset: int, target: int, target_offset: int, length: int
+    ) -> int:
+        """Copy from one file to another inside the file system below. Returns the number of
+        bytes.
+        """
+        target_fd = self._writable(target)
+        source_fd = self._backing.data(self._file(number), write=False)
+        return os.copy_file_range(source_fd, target_fd, length, offset, target_offset)
+
+    def fsync(self, number: int, *, data_only: bool) -> Future[None] | None:
+        """Bring a file to disk; done when the result is."""
         file = self._file(number)
-        file.opens -= 1
-        if file.opens == 0:
-            if file.fd != file.descriptor:
-                os.close(file.fd)
-            file.fd, file.writable = -1, False
-            self._inodes.drop_unused(file)
+        if file.layer != UPPER:
+            return None
+        return self._sync(os.dup(self._backing.data(file, write=False)), data_only=data_only)
+
+    def fsyncdir(self, number: int) -> Future[None] | None:
+        """Bring the names in a directory to disk; done when the result is."""
+        directory = self._directory(number)
+        if not directory.in_upper or directory.removed:
+            return None
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        fd = os.open(".", flags, dir_fd=self._backing.directory_fd(directory, UPPER))
+        return self._sync(fd, data_only=False)
+
+    def _sync(self, fd: int, *, data_only: bool) -> Future[None]:
+        def job() -> None:
+            try:
+                (os.fdatasync if data_only else os.fsync)(fd)
+            finally:
+                os.close(fd)
+
+        return self._jobs.submit(job)
 
     # Directories
 
-    def opendir(self, number: int) -> int:
-        """A handle for `readdir`, to be closed by `releasedir`."""
-        handle = next(self._handles)
-        self._listings[handle] = self._directory(number), []
-        return handle
-
-    def readdir(self, handle: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
-        """The entries after `offset` (0: from the start, as they are now) as (name, attributes,
-        offset of the next).
+    def readdir(self, number: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """The entries after `offset` (0: from the start) as (name, attributes, offset of the next).
 
         An inode that is shown without `reference` being called may be freed when the iteration goes
         on.
         """
-        directory, names = self._listings[handle]
+        directory = self._directory(number)
         if offset == 0:
-            names[:] = [b".", b"..", *self._tree.visible_names(directory)]
-        for position in range(offset, len(names)):
-            self._tree.trim()
-            name = names[position]
-            if position < 2:
-                inode: Inode = directory if position == 0 else directory.parent or directory
-                yield name, self._tree.attributes(inode), position + 1
+            yield b".", self._tree.attributes(directory), 1
+        if offset <= 1:
+            yield b"..", self._tree.attributes(directory.parent or directory), _FIRST
+        start, listing = self._tree.listing(directory)
+        for position in range(max(offset - _FIRST - start, 0), len(listing)):
+            name = listing[position]
+            found = None if name is None else self._tree.seek(directory, name)
+            if name is None or found is None:
                 continue
+            inode, status = found
             try:
-                inode, status = self._tree.find(directory, name)
-            except FileNotFoundError:
-                continue  # removed since the directory was read
-            try:
-                yield name, self._tree.attributes(inode, status), position + 1
+                yield name, self._tree.attributes(inode, status), start + position + _FIRST + 1
             finally:
-                self._inodes.drop_unused(inode)
-
-    def releasedir(self, handle: int) -> None:
-        del self._listings[handle]
-
-    def fsyncdir(self, handle: int) -> None:
-        directory = self._listings[handle][0]
-        if directory.in_upper and not directory.removed:
-            fd = os.open(
-                descriptor_path(self._backing.directory_fd(directory, UPPER)),
-                os.O_RDONLY | os.O_CLOEXEC,
-            )
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+                if inode.references == 0:
+                    self._inodes.drop_unused(inode)
 
     # Inside
 
@@ -351,23 +400,36 @@ class Overlay:
         return inode
 
     def _writer(self) -> Changes:
-        self._tree.trim()
         if self._changes is None:
             raise _error(errno.EROFS)
         return self._changes
 
-    def _made(self, parent: int, name: bytes, mode: int, uid: int, gid: int, make: Maker) -> Inode:
-        inode = self._writer().make(self._directory(parent), name, mode, uid, gid, make)
+    def _writable(self, number: int) -> int:
+        """A descriptor to write to a file with, which is copied up if need be."""
+        file = self._file(number)
+        if file.layer != UPPER:
+            self._writer().copier.copy_up(file)
+        return self._backing.data(file, write=True)
+
+    def _made(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int, umask: int, make: Maker
+    ) -> Attributes:
+        writer = self._writer()
+        inode, status = writer.make(self._directory(parent), name, mode, uid, gid, umask, make)
         inode.references = 1
-        return inode
+        return self._tree.attributes(inode, status)
 
 
-def _replace(fd: int, by: int) -> None:
-    """Make a descriptor refer to what `by` does, which is closed."""
-    try:
-        os.dup2(by, fd, inheritable=False)
-    finally:
-        os.close(by)
+def _kill_suidgid(fd: int) -> None:
+    """Take set-id bits away, as the kernel's setattr_should_drop_suidgid() does: set-group-id only
+    where the group may execute.
+    """
+    mode = os.fstat(fd).st_mode
+    kept = mode & ~stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        kept &= ~stat.S_ISGID
+    if kept != mode:
+        os.fchmod(fd, stat.S_IMODE(kept))
 
 
 def _error(number: int) -> OSError:

@@ -69,12 +69,12 @@ class Rename:
         self._prepare(inode, parent, name)
         source = self._backing.directory_fd(parent, UPPER)
         target = self._backing.directory_fd(new_parent, UPPER)
-        upper, lower = self._tree.names(parent)
+        _, lower = self._tree.names(parent)
         new_upper, new_lower = self._tree.names(new_parent)
         kind = Kind.DIRECTORY if isinstance(inode, Directory) else Kind.OTHER
         if isinstance(inode, Directory) and new_name in new_lower:
             make_opaque(self._backing.directory_fd(inode, UPPER))
-        kept = self._changes.keep(replaced)
+        kept = -1 if replaced is None else self._backing.keep(replaced)
         before = new_upper.get(new_name)
         try:
             if before is Kind.DIRECTORY and isinstance(replaced, Directory):
@@ -95,11 +95,8 @@ class Rename:
             if kept >= 0:
                 os.close(kept)
             raise
-        if name in lower:
-            upper[name] = Kind.WHITEOUT
-        else:
-            del upper[name]
-        new_upper[new_name] = kind
+        parent.set_upper(name, Kind.WHITEOUT if name in lower else None)
+        new_parent.set_upper(new_name, kind)
         if isinstance(replaced, File):
             self._changes.lose_name(
                 replaced, new_parent, new_name, kept, in_upper=before is Kind.OTHER
@@ -133,7 +130,9 @@ class Rename:
             other_name,
             RENAME_EXCHANGE,
         )
-        names[name], other_names[other_name] = other_names[other_name], names[name]
+        kind, other_kind = names[name], other_names[other_name]
+        parent.set_upper(name, other_kind)
+        other_parent.set_upper(other_name, kind)
         self._inodes.detach(one, parent, name)
         self._inodes.detach(other, other_parent, other_name)
         self._inodes.attach(one, other_parent, other_name)

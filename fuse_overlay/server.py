@@ -1,69 +1,38 @@
-"""Serves an Overlay to the kernel until it is unmounted or the task is cancelled.
+"""Serves an Overlay to the kernel until it is unmounted or a signal comes.
 
-One server in a process (pyfuse3 has one session). Called by `command`, and by whoever mounts for a
-container.
+Called by `command`; whoever mounts for a container uses `connection` itself.
 """
 
+import json
 import signal
+from collections.abc import Callable, Mapping
 
-import pyfuse3
-import trio
+from fuse_overlay.abi import Opcode
+from fuse_overlay.connection import Connection
 
-from fuse_overlay.overlay import Overlay
-from fuse_overlay.protocol import Operations
-
-
-async def serve(overlay: Overlay, fuse_fd: int) -> None:
-    """Serve the file system mounted on the /dev/fuse descriptor `fuse_fd` until it is unmounted.
-
-    Needs no fusermount3. Cancellation ends it between two requests: each is then done or was never
-    begun. `fuse_fd` is taken over and closed in every case, which makes later accesses to the mount
-    fail with ENOTCONN; unmounting is the caller's. `overlay` stays open. A failure is raised as
-    itself, not as a group of one.
-    """
-    start(overlay, f"/dev/fd/{fuse_fd}", set())
-    await _serve_session(unmount=False)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def start(overlay: Overlay, mountpoint: str, options: set[str]) -> None:
-    """Open the session, through fusermount3 if `mountpoint` is a directory.
-
-    Raises RuntimeError.
-    """
-    pyfuse3.init(Operations(overlay), mountpoint, options)
-
-
-async def serve_until_signalled() -> bool:
-    """Answer requests of the session that was started, until unmounted, SIGTERM, SIGINT or SIGHUP.
-
-    Returns whether it was unmounted. What fusermount3 mounted is unmounted here.
-    """
-    unmounted = False
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def stop_at_signal() -> None:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(stop_at_signal)
-            await _serve_session(unmount=True)
-            unmounted = True
-            nursery.cancel_scope.cancel()
-    return unmounted
-
-
-async def _serve_session(*, unmount: bool) -> None:
+def serve_until_signalled(connection: Connection) -> bool:
+    """Answer requests until unmounted (True), or SIGTERM, SIGINT or SIGHUP (False)."""
+    before = {number: signal.signal(number, _stopping(connection)) for number in _SIGNALS}
     try:
-        await pyfuse3.main()
-    except BaseExceptionGroup as group:
-        raise _single(group) from None
+        return connection.serve()
     finally:
-        pyfuse3.close(unmount=unmount)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _single(error: BaseException) -> BaseException:
-    """The one exception in a group of one, at any depth; else the group."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _stopping(connection: Connection) -> Callable[[int, object], None]:
+    def stop(_: int, __: object) -> None:
+        connection.stop()
+
+    return stop
+
+
+def write_statistics(path: str, requests: Mapping[int, int]) -> None:
+    """Write how many requests of each kind there were, as a JSON object, most first."""
+    names = {int(opcode): opcode.name for opcode in Opcode}
+    counts = sorted(requests.items(), key=lambda item: -item[1])
+    with open(path, "w", encoding="ascii") as file:
+        json.dump({names.get(opcode, str(opcode)): count for opcode, count in counts}, file)

@@ -1,5 +1,5 @@
-"""The one system call that Python's os module lacks here: renameat2(2). Called by `changes`
-and `rename`.
+"""The system calls that Python lacks: renameat2(2), fallocate(2). Called by what changes
+the upper directory.
 """
 
 import ctypes
@@ -22,3 +22,14 @@ def renameat2(
     if _renameat2(source_directory, source, target_directory, target, flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), source, None, target)
+
+
+_fallocate = _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Allocate, punch, zero, collapse or insert a range. Raises OSError."""
+    if _fallocate(fd, mode, offset, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -19,11 +19,21 @@ from fuse_overlay.layers import (
     scan,
 )
 from fuse_overlay.links import link_key
-from fuse_overlay.merge import UPPER, WHITEOUT_PREFIX, Kind, is_reserved, merge
+from fuse_overlay.merge import (
+    NUMBER_ATTRIBUTE,
+    UPPER,
+    WHITEOUT_PREFIX,
+    Kind,
+    is_reserved,
+    merge,
+)
 from fuse_overlay.workdir import make_whiteout
 
 _NAMES = 500_000
 """Names kept in memory at most, over all directories that were read."""
+_UPPER_ONLY = (UPPER,)
+_TOMBSTONES = 1000
+"""Removed names that a listing may hold beyond as many as there are visible ones."""
 _DIRECTORY = 8
 """What a directory itself counts among them, so that empty and removed ones are bounded too."""
 
@@ -36,9 +46,12 @@ class Tree:
         self._links = backing.links
         self._read: OrderedDict[Directory, int] = OrderedDict()
         self._names = 0
+        self._layers = layers
         self.root = Directory(ROOT_NUMBER, None, b"", in_upper=writable, lowers=())
         self.root.lowers = self._lowers_of(self.root, tuple(range(UPPER + 1, UPPER + 1 + layers)))
-        self.inodes = InodeTable(self.root)
+        self.inodes = InodeTable(self.root, backing.close_data)
+        for layer in self.root.lowers:
+            self.inodes.know_device(os.fstat(backing.directory_fd(self.root, layer)).st_dev)
 
     # Names
 
@@ -67,13 +80,46 @@ class Tree:
         self._read.move_to_end(directory)
         return directory.upper_names, directory.lower_names
 
+    def shows(self, directory: Directory, name: bytes) -> bool:
+        """Whether a name is there."""
+        upper, lower = self.names(directory)
+        kind = upper.get(name)
+        return name in lower if kind is None else kind is not Kind.WHITEOUT
+
     def visible_names(self, directory: Directory) -> list[bytes]:
         if directory.removed:
             return []
         upper, lower = self.names(directory)
+        if not upper:
+            return list(lower)
         names = [name for name, kind in upper.items() if kind is not Kind.WHITEOUT]
         names += [name for name in lower if name not in upper]
         return names
+
+    def listing(self, directory: Directory) -> tuple[int, list[bytes | None]]:
+        """The names as readdir shows them, None where one was removed, and the first one's offset.
+
+        A name keeps its offset while it is there, so that whoever reads while names come and go
+        misses none of the others, and meets none twice. (When most are gone the list is made anew,
+        with higher offsets: a reader may then meet a name again.)
+        """
+        listing = directory.listing
+        if listing is None:
+            directory.listing = listing = [*self.visible_names(directory)]
+        elif directory.stale:
+            new = dict.fromkeys(self.visible_names(directory))
+            if len(listing) > 2 * len(new) + _TOMBSTONES:
+                directory.listing_start += len(listing)
+                directory.listing = listing = [*new]
+            else:
+                for position, name in enumerate(listing):
+                    if name not in new:
+                        listing[position] = None
+                    else:
+                        del new[name]
+                listing += new
+        directory.stale = False
+        return directory.listing_start, listing
 
     def _scan_upper(self, directory: Directory) -> dict[bytes, Kind]:
         fd = self.backing.directory_fd(directory, UPPER)
@@ -90,33 +136,42 @@ class Tree:
         return names
 
     def find(self, parent: Directory, name: bytes) -> tuple[Inode, os.stat_result]:
-        """The inode that a name reaches and its backing file's status.
+        """As `seek`. Raises OSError(ENOENT)."""
+        found = self.seek(parent, name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return found
 
-        Raises OSError(ENOENT). The inode may be unused: whoever does not hand it to the kernel
-        calls `inodes.drop_unused`.
+    def seek(self, parent: Directory, name: bytes) -> tuple[Inode, os.stat_result] | None:
+        """The inode that a name reaches and its backing file's status, or None.
+
+        The inode may be unused: whoever does not hand it to the kernel calls
+        `inodes.drop_unused`.
         """
         child = parent.children.get(name)
         if child is not None:
             return child, self.backing.status(child)
         if parent.removed or is_reserved(name):
-            raise _no_entry(name)
+            return None
         upper, lower = self.names(parent)
         kind = upper.get(name)
-        if kind is Kind.WHITEOUT:
-            raise _no_entry(name)
-        layers = lower.get(name, ())
-        if kind is Kind.OTHER:
-            layers = (UPPER,)
+        if kind is None:
+            layers = lower.get(name)
+            if layers is None:
+                return None
+        elif kind is Kind.OTHER:
+            layers = _UPPER_ONLY
         elif kind is Kind.DIRECTORY:
-            layers = (UPPER, *layers)
-        if not layers:
-            raise _no_entry(name)
+            layers = (UPPER, *lower.get(name, ()))
+        else:
+            return None
+        layer = layers[0]
         status = os.stat(
-            name, dir_fd=self.backing.directory_fd(parent, layers[0]), follow_symlinks=False
+            name, dir_fd=self.backing.directory_fd(parent, layer), follow_symlinks=False
         )
         if stat.S_ISDIR(status.st_mode):
             return self._find_directory(parent, name, layers, status), status
-        return self._find_file(parent, name, layers[0], status)
+        return self._find_file(parent, name, layer, status)
 
     def _find_directory(
         self, parent: Directory, name: bytes, layers: tuple[int, ...], status: os.stat_result
@@ -131,7 +186,8 @@ class Tree:
             )
             directory.number = self.inodes.number_for(lower)
         else:
-            directory.number = self.inodes.number_for(status)
+            number = self._copied_number(directory, b".", status) if in_upper else None
+            directory.number = self.inodes.number_for(status, number)
         self.inodes.add(directory)
         self.inodes.attach(directory, parent, name)
         return directory
@@ -160,17 +216,34 @@ class Tree:
     ) -> tuple[File, os.stat_result]:
         file = self.inodes.find((layer, status.st_dev, status.st_ino))
         if file is None:
-            file = self._linked_copy(layer, status) or self.new_file(layer, status)
+            file = self._linked_copy(layer, status)
+            if file is None:
+                number = self._copied_number(parent, name, status) if layer == UPPER else None
+                file = self.new_file(layer, status, number)
         elif file.descriptor >= 0:
-            if file.descriptor != file.fd:
-                os.close(file.descriptor)
+            os.close(file.descriptor)
             file.descriptor = -1
         self.inodes.attach(file, parent, name)
         return file, (status if file.layer == layer else self.backing.status(file))
 
-    def new_file(self, layer: int, status: os.stat_result) -> File:
-        """An inode, without a name yet, for a backing file that has none."""
-        file = File(self.inodes.number_for(status), layer)
+    def _copied_number(
+        self, directory: Directory, name: bytes, status: os.stat_result
+    ) -> int | None:
+        """The number that an upper file or directory had before it was copied up."""
+        if self._layers == 0 or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            return None
+        path = b"/proc/self/fd/%d/%b" % (self.backing.directory_fd(directory, UPPER), name)
+        try:
+            return int(os.getxattr(path, NUMBER_ATTRIBUTE, follow_symlinks=False))
+        except (OSError, ValueError):
+            return None
+
+    def new_file(self, layer: int, status: os.stat_result, number: int | None = None) -> File:
+        """An inode, without a name yet, for a backing file that has none.
+
+        `number`: the one to show it under if it can be had.
+        """
+        file = File(self.inodes.number_for(status, number), layer, stat.S_IFMT(status.st_mode))
         self.inodes.add(file)
         if status.st_nlink > 1:
             self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
@@ -197,7 +270,7 @@ class Tree:
         copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
         file = self.inodes.find((UPPER, copy.st_dev, copy.st_ino))
         if file is None:
-            file = File(self.inodes.number_for(status), UPPER)
+            file = File(self.inodes.number_for(status), UPPER, stat.S_IFMT(status.st_mode))
             file.link_key = key
             self.inodes.add(file)
             self.inodes.keep_number(copy, file.number)
@@ -229,13 +302,7 @@ class Tree:
             self.links(inode, status),
             status.st_uid,
             status.st_gid,
-            status.st_rdev,
-            status.st_size,
-            status.st_blocks,
-            status.st_blksize,
-            status.st_atime_ns,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
+            status,
         )
 
     # Upkeep
@@ -245,9 +312,5 @@ class Tree:
         self.backing.trim()
         while self._names > _NAMES and len(self._read) > 1:
             directory, count = self._read.popitem(last=False)
-            directory.upper_names = directory.lower_names = None
+            directory.upper_names = directory.lower_names = directory.listing = None
             self._names -= count
-
-
-def _no_entry(name: bytes) -> OSError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)

@@ -93,10 +93,8 @@ def _main(channel: Channel) -> int:
     os.setsid()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    import trio
-
+    from fuse_overlay.connection import Connection
     from fuse_overlay.overlay import Overlay
-    from fuse_overlay.server import serve
 
     directories, fds = channel.receive()
     if directories is None:
@@ -110,20 +108,9 @@ def _main(channel: Channel) -> int:
     syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     syscalls.become_root()
     overlay = Overlay(directories["lower"], directories["upper"], directories["work"])
-
-    async def serve_guarded() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_guard, channel, pidfd)
-            await serve(overlay, fuse)
-            nursery.cancel_scope.cancel()
-
-    try:
-        trio.run(serve_guarded)
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        # The last line of the log is the reason that the user is told.
-        raise group.exceptions[0] from None
+    connection = Connection(fuse, overlay)
+    connection.handshake()
+    connection.serve({channel.fileno(): lambda: process.send_signal(pidfd, signal.SIGKILL)})
     return 0
 
 
@@ -134,10 +121,3 @@ def _redirect(log: str) -> None:
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, fd)
         os.close(opened)
-
-
-async def _guard(channel: Channel, pidfd: int) -> None:
-    import trio
-
-    await trio.lowlevel.wait_readable(channel.fileno())
-    process.send_signal(pidfd, signal.SIGKILL)

@@ -219,6 +219,8 @@ def _outcome(operation: Operation, root: Path) -> object:
 def test_every_operation_does_what_the_kernels_overlayfs_does(tmp_path: Path) -> None:
     lowers = _make_layers(tmp_path)
     upper, work, kernel_upper, kernel_work = layers(tmp_path, "u", "w", "ku", "kw")
+    for root in (upper, kernel_upper):
+        os.utime(root, ns=(1, 2))
     os.umask(0o22)
     with (
         mounted(lowers, upper, work, tmp_path / "ours") as ours,

@@ -6,15 +6,20 @@ import errno
 import mmap
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
-from multiprocessing import get_context
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import rootless
+from fuse_overlay import abi, mount
+from fuse_overlay.connection import Connection
+from fuse_overlay.overlay import Overlay
 from tests.fuse_overlay.support import (
     fill,
     in_namespace,
@@ -352,37 +357,25 @@ def test_a_killed_server_loses_nothing_that_was_written(tmp_path: Path) -> None:
 
 
 @in_namespace
-def test_an_embedded_server_ends_when_it_is_cancelled(tmp_path: Path) -> None:
+def test_an_embedded_server_ends_when_it_is_told(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
     (low / "f").write_text("text")
     (tmp_path / "m").mkdir()
-    child = os.fork()
-    if child == 0:
-        import trio
-
-        from fuse_overlay import mount, server
-        from fuse_overlay.overlay import Overlay
-
-        fd = mount.open_device()
-        overlay = Overlay([str(low)], str(upper), str(work))
-        mount.mount(fd, str(tmp_path / "m"))
-
-        async def main() -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.serve, overlay, fd)
-                assert await trio.Path(tmp_path / "m/f").read_text() == "text"
-                nursery.cancel_scope.cancel()
-
-        try:
-            trio.run(main)
-            overlay.close()
-            with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is the point
-                (tmp_path / "m/f").read_text()
-            assert caught.value.errno == errno.ENOTCONN
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    fd = mount.open_device()
+    overlay = Overlay([str(low)], str(upper), str(work))
+    mount.mount(fd, str(tmp_path / "m"))
+    connection = Connection(fd, overlay)
+    connection.handshake()
+    server = threading.Thread(target=connection.serve)
+    server.start()
+    assert (tmp_path / "m/f").read_text() == "text"
+    connection.stop()
+    server.join()
+    overlay.close()
+    connection.close()
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is the point
+        os.stat(tmp_path / "m/f2")
+    assert caught.value.errno == errno.ENOTCONN
     subprocess.run(["umount", tmp_path / "m"], check=True)
 
 
@@ -476,41 +469,40 @@ def test_the_command_tells_its_version_and_its_options() -> None:
         assert option in output("--help")
 
 
-def test_a_failing_server_raises_the_cause_itself(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_not_mounted_is_refused(tmp_path: Path) -> None:
     (tmp_path / "low").mkdir()
-    program = (
-        "import sys, trio; from fuse_overlay import mount, overlay, server;"
-        "trio.run(server.serve, overlay.Overlay([sys.argv[1]]), mount.open_device())"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "low"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    last = result.stderr.splitlines()[-1]
-    assert "Operation not permitted" in last, result.stderr  # nothing is mounted to be served
+    with closing(Overlay([str(tmp_path / "low")])) as overlay:
+        connection = Connection(mount.open_device(), overlay)
+        with pytest.raises(PermissionError):
+            connection.handshake()
+        connection.close()
 
 
-def test_an_unexpected_exception_is_eio_for_that_request() -> None:
-    with get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_raise_in_handler) == (errno.EIO, errno.ENOSPC)
+class _Failing(Overlay):
+    def readlink(self, number: int) -> bytes:
+        raise ZeroDivisionError if number == 5 else OSError(errno.ENOSPC, "full")
 
 
-def _raise_in_handler() -> tuple[int, int]:
-    import trio
-    from pyfuse3 import FUSEError
-
-    from fuse_overlay.protocol import _answer
-
-    async def failing(error: Exception) -> None:
-        raise error
-
-    numbers = []
-    for error in (ZeroDivisionError(), OSError(errno.ENOSPC, "full")):
-        try:
-            trio.run(_answer(failing), error)
-        except FUSEError as answered:
-            numbers.append(answered.errno)
-    return numbers[0], numbers[1]
+def test_an_unexpected_exception_is_eio_for_that_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "low").mkdir()
+    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, closing(_Failing([str(tmp_path / "low")])) as overlay:
+        connection = Connection(ours.detach(), overlay)
+        server = threading.Thread(target=connection.serve)
+        server.start()
+        answers = []
+        for unique, (opcode, nodeid) in enumerate(
+            [(abi.Opcode.READLINK, 5), (abi.Opcode.READLINK, 6), (abi.Opcode.GETATTR, 1)], 1
+        ):
+            length = abi.IN_HEADER.size
+            kernel.send(abi.IN_HEADER.pack(length, opcode, unique, nodeid, 0, 0, 0, 0, 0))
+            _, error, answered = abi.OUT_HEADER.unpack_from(kernel.recv(1000))
+            assert answered == unique
+            answers.append(-error)
+        connection.stop()
+        server.join()
+    connection.close()
+    assert answers == [errno.EIO, errno.ENOSPC, 0]
+    assert "ZeroDivisionError" in caplog.text

@@ -7,14 +7,17 @@ import os
 import resource
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fuse_overlay.backing
 import fuse_overlay.tree
 from fuse_overlay.attributes import Attributes
+from fuse_overlay.jobs import Pending
 from fuse_overlay.overlay import Overlay
 from tests.fuse_overlay.support import fill, in_namespace, layers, remove, tree, whiteout
 
@@ -32,8 +35,30 @@ class Made:
     @contextmanager
     def overlay(self) -> Iterator[Overlay]:
         lowers = [str(self.top), str(self.bottom)]
-        with closing(Overlay(lowers, str(self.upper), str(self.work))) as overlay:
+        with closing(Patient(lowers, str(self.upper), str(self.work))) as overlay:
             yield overlay
+
+
+class Patient(Overlay):
+    """An overlay whose operations wait for what they are waiting for, as a server does."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return _patient(found) if name in _MAY_WAIT else found
+
+
+_MAY_WAIT = ("setattr", "write", "setxattr", "removexattr", "link", "rename", "fallocate")
+
+
+def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def until_done(*args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                return operation(*args, **kwargs)
+            except Pending as pending:
+                wait([pending.job])
+
+    return until_done
 
 
 @pytest.fixture
@@ -45,33 +70,27 @@ def look(overlay: Overlay, path: str) -> Attributes:
     """Look a path up, one name after the other, and keep all references."""
     attributes = overlay.getattr(1)
     for name in path.split("/"):
-        attributes = overlay.lookup(attributes.number, os.fsencode(name))
+        found = overlay.lookup(attributes.number, os.fsencode(name))
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        attributes = found
     return attributes
 
 
 def names(overlay: Overlay, number: int = 1) -> list[str]:
-    handle = overlay.opendir(number)
-    try:
-        return sorted(os.fsdecode(entry[0]) for entry in overlay.readdir(handle, 0))[2:]
-    finally:
-        overlay.releasedir(handle)
+    return sorted(os.fsdecode(entry[0]) for entry in overlay.readdir(number, 0))[2:]
 
 
 def content(overlay: Overlay, path: str) -> bytes:
-    number = look(overlay, path).number
-    overlay.open(number, os.O_RDONLY)
-    try:
-        return overlay.read(number, 0, 1 << 20)
-    finally:
-        overlay.release(number)
+    return overlay.read(look(overlay, path).number, 0, 1 << 20)
 
 
-def write(overlay: Overlay, number: int, data: bytes, flags: int = 0) -> None:
-    overlay.open(number, os.O_WRONLY | flags)
-    try:
-        overlay.write(number, 0, data)
-    finally:
-        overlay.release(number)
+def write(overlay: Overlay, number: int, data: bytes) -> None:
+    overlay.write(number, 0, data)
+
+
+def create(overlay: Overlay, parent: int, name: bytes, mode: int = 0o644) -> Attributes:
+    return overlay.mknod(parent, name, stat.S_IFREG | mode, 0, UID, GID)
 
 
 @contextmanager
@@ -111,8 +130,7 @@ def test_all_forms_of_whiteouts_and_opaque_marks_are_read(made: Made) -> None:
         assert names(overlay, look(overlay, "e").number) == ["1", "2"]
         assert content(overlay, "same") == b"kept"
         for hidden in (b".wh.aufs", b"aufs", b"device"):
-            with refused(errno.ENOENT):
-                overlay.lookup(1, hidden)
+            assert overlay.lookup(1, hidden) is None
 
 
 def test_an_upper_layer_with_aufs_whiteouts_can_be_changed(made: Made) -> None:
@@ -122,7 +140,7 @@ def test_an_upper_layer_with_aufs_whiteouts_can_be_changed(made: Made) -> None:
         assert names(overlay) == []
         number = overlay.mkdir(1, b"d", 0o755, UID, GID).number
         assert names(overlay, number) == []
-        write(overlay, overlay.create(1, b"f", 0o644, UID, GID).number, b"new")
+        write(overlay, create(overlay, 1, b"f").number, b"new")
     with made.overlay() as overlay:
         assert names(overlay) == ["d", "f"]
         assert content(overlay, "f") == b"new"
@@ -134,11 +152,11 @@ def test_without_an_upper_directory_every_change_is_refused(made: Made) -> None:
     with closing(Overlay([str(made.bottom)])) as overlay:
         number = look(overlay, "f").number
         changes: list[Callable[[], object]] = [
-            lambda: overlay.open(number, os.O_WRONLY),
+            lambda: overlay.write(number, 0, b"x"),
             lambda: overlay.setattr(number, mode=0o600),
             lambda: overlay.setattr(number, size=0),
             lambda: overlay.setxattr(number, b"user.x", b""),
-            lambda: overlay.create(1, b"new", 0o644, UID, GID),
+            lambda: create(overlay, 1, b"new"),
             lambda: overlay.mkdir(1, b"new", 0o755, UID, GID),
             lambda: overlay.symlink(1, b"new", b"x", UID, GID),
             lambda: overlay.mknod(1, b"new", stat.S_IFIFO | 0o600, 0, UID, GID),
@@ -170,10 +188,9 @@ def test_a_new_file_never_gets_the_number_of_one_that_is_still_known(made: Made)
     with made.overlay() as overlay:
         known: set[int] = set()
         for index in range(50):  # the backing file system gives the same inode again and again
-            number = overlay.create(1, b"f", 0o644, UID, GID).number
+            number = create(overlay, 1, b"f").number
             assert number not in known
             known.add(number)
-            overlay.release(number)
             overlay.unlink(1, b"f")
             assert overlay.getattr(number).links == 0, index
 
@@ -191,8 +208,7 @@ def test_forgotten_inodes_are_freed(made: Made) -> None:
             overlay.forget(number, 99)
         overlay.forget(look(overlay, "a").number, 99)
         assert len(overlay._inodes) == 1
-        handle = overlay.opendir(1)
-        list(overlay.readdir(handle, 0))
+        list(overlay.readdir(1, 0))
         assert len(overlay._inodes) == 1
 
 
@@ -204,7 +220,7 @@ def test_hard_links_stay_linked_when_one_is_copied_up(made: Made) -> None:
         number = look(overlay, "a").number
         write(overlay, number, b"changed")
         for path in ("a", "d/b", "c"):
-            assert look(overlay, path)[:3:2] == (number, 3)
+            assert look(overlay, path)[0::2][:2] == (number, 3)
             assert content(overlay, path) == b"changed"
     with made.overlay() as overlay:  # after a remount, the other name first
         assert content(overlay, "d/b") == b"changed"
@@ -218,7 +234,7 @@ def test_hard_links_stay_linked_when_one_is_copied_up(made: Made) -> None:
         assert look(overlay, "d/b").links == 3
     with made.overlay() as overlay:
         assert names(overlay) == ["d", "e", "g"]
-        assert look(overlay, "g")[:3:2] == (look(overlay, "d/b").number, 3)
+        assert look(overlay, "g")[0::2][:2] == (look(overlay, "d/b").number, 3)
         overlay.unlink(look(overlay, "d").number, b"b")
         overlay.unlink(1, b"e")
         assert look(overlay, "g").links == 1
@@ -233,7 +249,7 @@ def test_the_link_count_of_a_lower_file_falls_with_its_names(made: Made) -> None
         number = look(overlay, "a").number
         overlay.unlink(1, b"a")
         assert overlay.getattr(number).links == 1
-        assert look(overlay, "b")[:3:2] == (number, 1)
+        assert look(overlay, "b")[0::2][:2] == (number, 1)
         write(overlay, number, b"upper")
         assert overlay.getattr(number).links == 1
         overlay.unlink(1, b"b")
@@ -252,7 +268,7 @@ def test_files_that_two_layers_share_on_disk_are_not_linked_in_the_overlay(made:
 
 def test_a_name_found_again_after_another_was_removed_is_the_same_file(made: Made) -> None:
     with made.overlay() as overlay:
-        number = overlay.create(1, b"a", 0o644, UID, GID).number
+        number = create(overlay, 1, b"a").number
         overlay.link(number, 1, b"b")
     with made.overlay() as overlay:
         number = look(overlay, "a").number
@@ -265,6 +281,7 @@ def test_a_name_found_again_after_another_was_removed_is_the_same_file(made: Mad
 
 def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuse_overlay.backing, "_DIRECTORIES", 8)
+    monkeypatch.setattr(fuse_overlay.backing, "_FILES", 8)
     fill(made.bottom, {f"d{i}/e/f": "" for i in range(100)})
     with made.overlay() as overlay:
         before = len(os.listdir("/proc/self/fd"))
@@ -274,6 +291,7 @@ def test_directories_open_at_once_are_bounded(made: Made, monkeypatch: pytest.Mo
             overlay.unlink(look(overlay, f"d{i}/e").number, b"f")
             overlay.rmdir(look(overlay, f"d{i}").number, b"e")
             overlay.forget(look(overlay, f"d{i}").number, 99)
+            overlay.trim()
         assert len(os.listdir("/proc/self/fd")) < before + 250  # the removed ones, still referenced
         for number in [inode.number for inode in overlay._inodes]:
             overlay.forget(number, 99)
@@ -289,7 +307,7 @@ def test_paths_may_be_deeper_than_descriptors_are_kept(
         for _ in range(1500):
             chain.append(overlay.mkdir(chain[-1], b"sub", 0o755, UID, GID).number)
         overlay.mkdir(1, b"other", 0o755, UID, GID)
-        overlay.create(chain[-1], b"file", 0o644, UID, GID)
+        create(overlay, chain[-1], b"file")
         overlay.rename(chain[-1], b"file", chain[700], b"moved")
         assert look(overlay, "sub/" * 700 + "moved").links == 1
     with made.overlay() as overlay:
@@ -316,30 +334,27 @@ def test_very_many_open_files_leave_descriptors_for_all_other_operations(tmp_pat
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
     with made.overlay() as overlay:
         low = look(overlay, "low").number
-        opened: list[int] = []
-        with refused(errno.ENFILE):
-            for i in range(400):
-                number = look(overlay, f"low/{i}").number
-                overlay.open(number, os.O_RDONLY)
-                opened.append(number)
-        assert len(opened) > 60
-        with refused(errno.ENFILE):
-            overlay.create(1, b"refused", 0o644, UID, GID)
-        overlay.open(opened[0], os.O_RDWR)  # shares a descriptor, and is copied up
+        opened = [look(overlay, f"low/{i}").number for i in range(400)]
+        for i, number in enumerate(opened):
+            assert overlay.read(number, 0, 9) == b"%d" % i
+            overlay.trim()
         overlay.write(opened[0], 0, b"new")
         for i in range(100):  # fills what is kept of directories
             overlay.mkdir(look(overlay, f"d{i}/e").number, b"new", 0o755, UID, GID)
+            overlay.trim()
         overlay.rename(1, b"d0", 1, b"renamed")
-        assert "refused" not in names(overlay)
-        for i in range(len(opened)):
-            overlay.unlink(low, b"%d" % i)
+        held = 0
+        with refused(errno.ENFILE):
+            for i in range(400):  # known to the kernel, and so perhaps open, without a name
+                overlay.unlink(low, b"%d" % i)
+                held += 1
+        assert held > 60
         overlay.mkdir(1, b"after", 0o755, UID, GID)
         assert overlay.read(opened[0], 0, 9) == b"new"
-        for number in opened:
-            overlay.release(number)
+        for number in opened[:held]:
             assert overlay.getattr(number).links == 0
             overlay.forget(number, 1)
-        overlay.release(opened[0])
+        overlay.unlink(low, b"%d" % held)
         assert content(overlay, "low/399") == b"399"
 
 
@@ -370,14 +385,16 @@ def test_names_kept_in_memory_are_bounded(made: Made, monkeypatch: pytest.Monkey
             for i in range(10):
                 directory = look(overlay, f"d{i}").number
                 assert len(names(overlay, directory)) == 20
+                overlay.trim()
                 kept = [i for i in overlay._inodes if getattr(i, "lower_names", None)]
                 assert len(kept) <= 4
         for _ in range(100):
             number = overlay.mkdir(1, b"new", 0o755, UID, GID).number
-            overlay.create(number, b"f", 0o644, UID, GID)
+            create(overlay, number, b"f")
             overlay.unlink(number, b"f")
             overlay.rmdir(1, b"new")
             overlay.forget(number, 1)
+            overlay.trim()
         assert len(overlay._tree._read) <= 8
 
 
@@ -398,8 +415,8 @@ def test_a_symlink_in_the_place_of_a_directory_is_never_followed(
         (made.bottom / "low/dir").rmdir()
         (made.bottom / "low/dir").symlink_to(tmp_path / "secret")
         for attempt in (
-            lambda: overlay.lookup(inner, b"file"),
-            lambda: overlay.create(inner, b"new", 0o644, UID, GID),
+            lambda: look(overlay, "d/e/file"),
+            lambda: create(overlay, inner, b"new"),
             lambda: overlay.lookup(low, b"file"),
             lambda: names(overlay, inner),
             lambda: overlay.setattr(low, mode=0o777),
@@ -418,14 +435,16 @@ def test_a_symlink_is_changed_itself_and_never_its_target(made: Made, tmp_path: 
         overlay.symlink(1, b"up", os.fsencode(tmp_path / "target"), UID, GID)
         for path in ("low", "up"):
             number = look(overlay, path).number
-            with refused(errno.ELOOP, errno.ENXIO):
-                overlay.open(number, os.O_WRONLY | os.O_TRUNC)
+            with refused(errno.ENXIO):
+                overlay.read(number, 0, 9)
+            with refused(errno.ENXIO):
+                overlay.write(number, 0, b"x")
+            with refused(errno.ENXIO):
+                overlay.setattr(number, size=0)
             with refused(errno.EOPNOTSUPP):
                 overlay.setattr(number, mode=0o777)
-            with refused(errno.EINVAL, errno.ELOOP):
-                overlay.setattr(number, size=0)
             overlay.setattr(number, uid=UID, gid=GID, atime_ns=5, mtime_ns=6)
-            assert overlay.getattr(number).mtime_ns == 6
+            assert overlay.getattr(number).status.st_mtime_ns == 6
     after = os.stat(tmp_path / "target")
     assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
 
@@ -434,9 +453,10 @@ def test_a_fifo_is_never_opened(made: Made) -> None:
     os.mkfifo(made.bottom / "fifo")
     with made.overlay() as overlay:
         number = look(overlay, "fifo").number
-        for flags in (os.O_RDONLY, os.O_WRONLY):
-            with refused(errno.ENXIO):
-                overlay.open(number, flags)
+        with refused(errno.ENXIO):
+            overlay.read(number, 0, 9)
+        with refused(errno.ENXIO):
+            overlay.write(number, 0, b"x")
         overlay.setattr(number, mode=0o622)
         assert overlay.getattr(number).mode == stat.S_IFIFO | 0o622
 
@@ -463,7 +483,7 @@ def test_names_of_whiteouts_cannot_be_made(made: Made) -> None:
     with made.overlay() as overlay:
         number = overlay.mkdir(1, b"d", 0o755, UID, GID).number
         with refused(errno.EINVAL):
-            overlay.create(number, b".wh..wh..opq", 0o644, UID, GID)
+            create(overlay, number, b".wh..wh..opq")
         with refused(errno.EINVAL):
             overlay.rename(1, b"d", 1, b".wh.d")
         with refused(errno.EPERM):
@@ -517,7 +537,7 @@ def test_a_copy_up_that_fails_leaves_nothing(made: Made) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, limits[1]))
         try:
             with refused(errno.EFBIG):
-                overlay.open(number, os.O_WRONLY)
+                overlay.write(number, 0, b"x")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert os.listdir(made.upper) == []
@@ -535,21 +555,17 @@ def test_copy_up_keeps_holes(made: Made) -> None:
         number = look(overlay, "sparse").number
         write(overlay, number, b"start")
         attributes = overlay.getattr(number)
-        assert attributes.size == 1 << 30
-        assert attributes.blocks * 512 < 1 << 20
-        overlay.open(number, os.O_RDONLY)
+        assert attributes.status.st_size == 1 << 30
+        assert attributes.status.st_blocks * 512 < 1 << 20
         assert overlay.read(number, 100 << 20, 7) == b"middle\0"
-        overlay.release(number)
 
 
 def test_an_open_file_goes_on_with_the_copy(made: Made) -> None:
     fill(made.bottom, {"f": "lower text"})
     with made.overlay() as overlay:
         number = look(overlay, "f").number
-        overlay.open(number, os.O_RDONLY)
         write(overlay, number, b"UPPER")
         assert overlay.read(number, 0, 99) == b"UPPER text"
-        overlay.release(number)
 
 
 @pytest.mark.parametrize("layer", ["bottom", "upper"])
@@ -557,21 +573,16 @@ def test_an_unlinked_open_file_stays_usable(made: Made, layer: str) -> None:
     fill(getattr(made, layer), {"f": "some text"})
     with made.overlay() as overlay:
         number = look(overlay, "f").number
-        overlay.open(number, os.O_RDONLY)
         overlay.unlink(1, b"f")
         assert overlay.getattr(number).links == 0
         assert overlay.read(number, 0, 99) == b"some text"
         assert overlay.setattr(number, mode=0o640).mode == stat.S_IFREG | 0o640
-        overlay.open(number, os.O_RDWR)  # as through /proc/self/fd
         overlay.write(number, 0, b"SOME")
-        assert overlay.setattr(number, size=6).size == 6
+        assert overlay.setattr(number, size=6).status.st_size == 6
         assert overlay.read(number, 0, 99) == b"SOME t"
         overlay.setxattr(number, b"user.x", b"x")
         assert overlay.getattr(number).links == 0
-        overlay.release(number)
-        overlay.release(number)
-        with refused(errno.ENOENT):
-            overlay.lookup(1, b"f")
+        assert overlay.lookup(1, b"f") is None
         overlay.forget(number, 1)
         assert len(overlay._inodes) == 1
     if layer == "upper":
@@ -581,19 +592,18 @@ def test_an_unlinked_open_file_stays_usable(made: Made, layer: str) -> None:
 def test_a_listing_skips_what_was_removed_and_shows_nothing_twice(made: Made) -> None:
     fill(made.bottom, {f"f{i}": "" for i in range(20)})
     with made.overlay() as overlay:
-        handle = overlay.opendir(1)
-        entries = overlay.readdir(handle, 0)
+        entries = overlay.readdir(1, 0)
         first = [next(entries) for _ in range(8)]
         entries.close()  # type: ignore[attr-defined]
         gone = {f"f{i}".encode() for i in range(0, 20, 2)}
         for name in gone:
             overlay.unlink(1, name)
-        rest = [entry[0] for entry in overlay.readdir(handle, first[-1][2])]
+        rest = [entry[0] for entry in overlay.readdir(1, first[-1][2])]
         seen = [entry[0] for entry in first] + rest
         assert len(seen) == len(set(seen))
         assert {f"f{i}".encode() for i in range(1, 20, 2)} <= set(seen)
         assert not gone & set(rest)
-        assert len(list(overlay.readdir(handle, 0))) == 12
+        assert len(list(overlay.readdir(1, 0))) == 12
 
 
 @in_namespace
@@ -613,7 +623,8 @@ def test_copy_up_keeps_owner_mode_times_and_attributes_of_every_type(tmp_path: P
     before = tree(made.bottom)
     with made.overlay() as overlay:
         for name in ("file", "link", "fifo"):
-            overlay._writer().copier.copy_up(overlay._inode(look(overlay, f"d/{name}").number))
+            inode = overlay._inode(look(overlay, f"d/{name}").number)
+            _patient(overlay._writer().copier.copy_up)(inode)
     after = tree(made.upper)
     assert {name: after[name] for name in before if name != "."} == {
         name: before[name] for name in before if name != "."
@@ -632,7 +643,7 @@ def test_new_files_belong_to_the_caller_and_to_the_group_of_a_setgid_directory(
     with made.overlay() as overlay:
         directory = overlay.mkdir(1, b"d", 0o2777, 5, 6).number
         assert overlay.getattr(directory)[1:5] == (stat.S_IFDIR | 0o2777, 2, 5, 6)
-        file = overlay.create(directory, b"f", 0o4755, 7, 8)
+        file = overlay.mknod(directory, b"f", stat.S_IFREG | 0o4755, 0, 7, 8)
         assert (file.mode, file.uid, file.gid) == (stat.S_IFREG | 0o4755, 7, 6)
         inner = overlay.mkdir(directory, b"e", 0o700, 7, 8)
         assert (inner.mode, inner.uid, inner.gid) == (stat.S_IFDIR | 0o2700, 7, 6)
@@ -649,4 +660,4 @@ def test_copy_up_is_no_change_of_the_directory(made: Made) -> None:
     os.utime(made.bottom / "d", ns=(5, 6))
     with made.overlay() as overlay:
         write(overlay, look(overlay, "d/f").number, b"x")
-        assert look(overlay, "d").mtime_ns == 6
+        assert look(overlay, "d").status.st_mtime_ns == 6

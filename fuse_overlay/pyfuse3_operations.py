@@ -1,8 +1,8 @@
 """Speaks FUSE for an Overlay, through pyfuse3: each handler wraps one synchronous operation and
 nothing more.
 
-Never decides what the file system means. The file handle of an open file is its inode number, so
-that requests without one could be served just as well. Called by `server`.
+Never decides what the file system means. The handle of an open file or directory is its inode
+number. Called by `pyfuse3_server`.
 """
 
 # ruff: noqa: ARG002 - pyfuse3 decides on the arguments
@@ -10,10 +10,14 @@ that requests without one could be served just as well. Called by `server`.
 import errno
 import functools
 import logging
+import os
+import stat
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, wait
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import (
     EntryAttributes,
     FileHandleT,
@@ -25,6 +29,7 @@ from pyfuse3 import (
 )
 
 from fuse_overlay.attributes import Attributes
+from fuse_overlay.jobs import Pending
 from fuse_overlay.overlay import Overlay
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,11 @@ def _answer(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
     @functools.wraps(handler)
     async def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await handler(*args, **kwargs)
+            while True:
+                try:
+                    return await handler(*args, **kwargs)
+                except Pending as pending:
+                    await _done(pending.job)
         except FUSEError:
             raise
         except OSError as error:
@@ -56,6 +65,11 @@ def _answer(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
     return wrapped
 
 
+async def _done(job: Future[None]) -> None:
+    """Wait until a job has ended, however it did."""
+    await trio.to_thread.run_sync(wait, (job,))
+
+
 def _entry(attributes: Attributes) -> EntryAttributes:
     entry = EntryAttributes()
     entry.st_ino = InodeT(attributes.number)
@@ -66,13 +80,14 @@ def _entry(attributes: Attributes) -> EntryAttributes:
     entry.st_nlink = attributes.links
     entry.st_uid = attributes.uid
     entry.st_gid = attributes.gid
-    entry.st_rdev = attributes.rdev
-    entry.st_size = attributes.size
-    entry.st_blocks = attributes.blocks
-    entry.st_blksize = attributes.block_size
-    entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = attributes.mtime_ns
-    entry.st_ctime_ns = attributes.ctime_ns
+    status = attributes.status
+    entry.st_rdev = status.st_rdev
+    entry.st_size = status.st_size
+    entry.st_blocks = status.st_blocks
+    entry.st_blksize = status.st_blksize
+    entry.st_atime_ns = status.st_atime_ns
+    entry.st_mtime_ns = status.st_mtime_ns
+    entry.st_ctime_ns = status.st_ctime_ns
     return entry
 
 
@@ -94,13 +109,13 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        try:
-            return _entry(self._overlay.lookup(parent_inode, name))
-        except FileNotFoundError:
-            absent = EntryAttributes()
-            absent.st_ino = InodeT(0)
-            absent.entry_timeout = _FOREVER
-            return absent
+        attributes = self._overlay.lookup(parent_inode, name)
+        if attributes is not None:
+            return _entry(attributes)
+        absent = EntryAttributes()
+        absent.st_ino = InodeT(0)
+        absent.entry_timeout = _FOREVER
+        return absent
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for number, count in inode_list:
@@ -218,12 +233,14 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: InodeT, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        attributes = self._overlay.create(parent_inode, name, mode, ctx.uid, ctx.gid)
+        mode = stat.S_IFREG | stat.S_IMODE(mode)
+        attributes = self._overlay.mknod(parent_inode, name, mode, 0, ctx.uid, ctx.gid)
         return _opened(attributes.number), _entry(attributes)
 
     @_answer
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
-        self._overlay.open(inode, flags)
+        if flags & os.O_TRUNC:
+            self._overlay.setattr(inode, size=0)
         return _opened(inode)
 
     @_answer
@@ -240,17 +257,16 @@ class Operations(pyfuse3.Operations):
 
     @_answer
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        self._overlay.fsync(fh, data_only=datasync)
+        await self._synced(self._overlay.fsync(fh, data_only=datasync))
 
-    @_answer
     async def release(self, fh: FileHandleT) -> None:
-        self._overlay.release(fh)
+        """An inode lives until the kernel forgets it, open or not."""
 
     # Directories
 
     @_answer
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(self._overlay.opendir(inode))
+        return FileHandleT(inode)
 
     @_answer
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
@@ -262,10 +278,14 @@ class Operations(pyfuse3.Operations):
             if name not in (b".", b".."):  # the kernel counts no reference for these two
                 self._overlay.reference(attributes.number)
 
-    @_answer
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._overlay.releasedir(fh)
+        """As `release`."""
 
     @_answer
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        self._overlay.fsyncdir(fh)
+        await self._synced(self._overlay.fsyncdir(fh))
+
+    async def _synced(self, job: Future[None] | None) -> None:
+        if job is not None:
+            await _done(job)
+            job.result()

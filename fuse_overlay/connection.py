@@ -1,0 +1,217 @@
+"""The loop between /dev/fuse and `requests`: one request after the other, each answered once.
+
+Never knows what a request means, but for INIT. Requests are handled in the thread that calls
+`serve`, one at a time. One that has to wait for long work (`jobs`) is put aside and handled again
+when the work is done; meanwhile the others go on.
+"""
+
+import errno
+import functools
+import logging
+import os
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Final, NamedTuple
+
+from fuse_overlay import abi
+from fuse_overlay.abi import IN_HEADER, OUT_HEADER, Opcode
+from fuse_overlay.jobs import Pending
+from fuse_overlay.overlay import Overlay
+from fuse_overlay.requests import Reply, Requests, init
+
+log = logging.getLogger(__name__)
+
+_MAX_WRITE: Final = 1 << 20
+_BODY: Final = IN_HEADER.size
+_SPIN_NS: Final = 50_000
+"""How long to go on asking for the next request before going to sleep: a program that makes one
+makes more, and to be woken takes longer than to answer."""
+_UPKEEP: Final = 256
+"""Requests between two looks at what memory and descriptors are in use."""
+
+
+class _Request(NamedTuple):
+    unique: int
+    opcode: int
+    nodeid: int
+    uid: int
+    gid: int
+    body: memoryview
+
+
+class Connection:
+    """Serves `overlay` on `fd`, a /dev/fuse descriptor that is mounted. Takes `fd` over.
+
+    With `writeback` the kernel collects writes (FUSE_WRITEBACK_CACHE). `requests` counts requests
+    by opcode.
+    """
+
+    def __init__(self, fd: int, overlay: Overlay, *, writeback: bool = True) -> None:
+        self._fd = fd
+        self._overlay = overlay
+        self._writeback = writeback and not overlay.read_only
+        self._handlers = Requests(overlay, writeback=self._writeback).handlers
+        self._buffer = bytearray(_BODY + abi.WRITE_IN.size + _MAX_WRITE)
+        self._view = memoryview(self._buffer)
+        self._debug = log.isEnabledFor(logging.DEBUG)
+        self._ready: deque[_Request] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopped = False
+        self.requests: Counter[int] = Counter()
+        os.set_blocking(fd, False)
+
+    def handshake(self) -> None:
+        """Answer INIT, which a mount begins with: from then on it can be used.
+
+        Raises OSError: EPROTO where the kernel is too old, ENODEV where the mount is gone.
+        """
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        poll.poll()
+        request = self._read()
+        if request is None or request.opcode != Opcode.INIT:
+            raise OSError(errno.ENODEV, "the mount is gone")
+        answer = init(request.body, writeback=self._writeback, max_write=_MAX_WRITE)
+        if answer is None:
+            self._fail(request.unique, errno.EPROTO)
+            raise OSError(errno.EPROTO, "the kernel's FUSE is too old: Linux 5.13 is needed")
+        self._reply(request.unique, answer)
+
+    def serve(self, watched: Mapping[int, Callable[[], None]] | None = None) -> bool:
+        """Answer requests until the file system is unmounted (True) or `stop` is called (False).
+
+        When one of the `watched` descriptors becomes readable, its function is called, once.
+        """
+        watched = dict(watched or {})
+        poll = select.poll()
+        for fd in (self._fd, self._wake, *watched):
+            poll.register(fd, select.POLLIN)
+        upkeep = _UPKEEP
+        while not self._stopped:
+            try:
+                request = self._read()
+            except BlockingIOError:
+                request = self._await(poll, watched)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return True
+                if error.errno not in (errno.EINTR, errno.ENOENT):  # ENOENT: it was interrupted
+                    raise
+                continue
+            if request is not None:
+                self._handle(request)
+            while self._ready:
+                self._handle(self._ready.popleft())
+            upkeep -= 1
+            if not upkeep:
+                upkeep = _UPKEEP
+                self._overlay.trim()
+        return False
+
+    def stop(self) -> None:
+        """Let `serve` return when the request at hand is answered. May be called by a signal
+        handler.
+        """
+        self._stopped = True
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Close the connection; the mount, if it is still there, answers ENOTCONN from then on."""
+        os.close(self._fd)
+        os.close(self._wake)
+
+    def _read(self) -> _Request | None:
+        length = os.readv(self._fd, [self._buffer])
+        _, opcode, unique, nodeid, uid, gid, _, _, _ = IN_HEADER.unpack_from(self._buffer)
+        return _Request(unique, opcode, nodeid, uid, gid, self._view[_BODY:length])
+
+    def _await(self, poll: select.poll, watched: dict[int, Callable[[], None]]) -> _Request | None:
+        """The next request, or None when something else came."""
+        end = time.perf_counter_ns() + _SPIN_NS
+        while time.perf_counter_ns() < end:
+            os.sched_yield()
+            try:
+                return self._read()
+            except BlockingIOError:
+                if self._ready:
+                    return None
+            except OSError:
+                return None  # `serve` meets it again
+        for fd, _ in poll.poll():
+            if fd == self._wake:
+                os.eventfd_read(self._wake)
+            elif fd in watched:
+                poll.unregister(fd)
+                watched.pop(fd)()
+        return None
+
+    def _handle(self, request: _Request) -> None:
+        unique, opcode, nodeid, uid, gid, body = request
+        self.requests[opcode] += 1
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            self._fail(unique, errno.ENOSYS)
+            return
+        try:
+            reply = handler(nodeid, uid, gid, body)
+        except Pending as pending:
+            waiting = request._replace(body=memoryview(bytes(body)))
+            pending.job.add_done_callback(functools.partial(self._resume, waiting))
+            return
+        except OSError as error:
+            if error.errno is None:
+                log.exception("%s failed", _name(opcode))
+            self._fail(unique, error.errno or errno.EIO)
+            if self._debug:
+                log.debug("%s %d: %s", _name(opcode), nodeid, error)
+            return
+        except Exception:
+            log.exception("%s failed", _name(opcode))
+            self._fail(unique, errno.EIO)
+            return
+        if isinstance(reply, Future):
+            reply.add_done_callback(functools.partial(self._reply_later, unique))
+        elif reply is not None:
+            self._reply(unique, reply)
+        if self._debug:
+            log.debug("%s %d", _name(opcode), nodeid)
+
+    def _resume(self, request: _Request, _: object) -> None:
+        self._ready.append(request)
+        os.eventfd_write(self._wake, 1)
+
+    def _reply_later(self, unique: int, job: Future[None]) -> None:
+        error = job.exception()
+        if error is None:
+            self._reply(unique, b"")
+        else:
+            self._fail(unique, (error.errno if isinstance(error, OSError) else 0) or errno.EIO)
+
+    def _reply(self, unique: int, payload: Reply) -> None:
+        if isinstance(payload, bytes):
+            payload = (payload,)
+        assert not isinstance(payload, Future)
+        assert payload is not None
+        length = OUT_HEADER.size + sum(map(len, payload))
+        header = OUT_HEADER.pack(length, 0, unique)
+        if len(payload) > 1:
+            payload = (b"".join(payload),)
+        self._send((header, *payload))
+
+    def _fail(self, unique: int, number: int) -> None:
+        self._send((OUT_HEADER.pack(OUT_HEADER.size, -number, unique),))
+
+    def _send(self, parts: tuple[bytes | memoryview, ...]) -> None:
+        try:
+            os.writev(self._fd, parts)
+        except OSError as error:
+            # The program that asked is gone, or the mount is.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+
+def _name(opcode: int) -> str:
+    return Opcode(opcode).name if opcode in Opcode._value2member_map_ else str(opcode)
