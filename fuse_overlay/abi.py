@@ -94,6 +94,7 @@ FATTR_ATIME_NOW: Final = 1 << 7
 FATTR_MTIME_NOW: Final = 1 << 8
 FATTR_KILL_SUIDGID: Final = 1 << 11
 
+WRITE_CACHE: Final = 1 << 0
 WRITE_KILL_SUIDGID: Final = 1 << 2
 SETXATTR_ACL_KILL_SGID: Final = 1 << 0
 FSYNC_FDATASYNC: Final = 1 << 0
@@ -144,6 +145,9 @@ COPY_FILE_RANGE_IN: Final = struct.Struct("<QQQQQQQ")
 """fh_in, off_in, nodeid_out, fh_out, off_out, len, flags"""
 STATFS_OUT: Final = struct.Struct("<QQQQQIIII24x")
 """blocks, bfree, bavail, files, ffree, bsize, namelen, frsize, padding"""
+NOTIFY_INVAL_INODE: Final = 2
+NOTIFY_INVAL_INODE_OUT: Final = struct.Struct("<Qqq")
+"""ino, off (negative: the attributes only), len"""
 OPEN_OUT: Final = struct.Struct("<QII")
 """fh, open_flags, padding"""
 

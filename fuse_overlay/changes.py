@@ -17,7 +17,7 @@ from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, Kind, is_reserved
 from fuse_overlay.syscalls import RENAME_EXCHANGE, renameat2
 from fuse_overlay.tree import Tree
-from fuse_overlay.workdir import WorkDirectory, make_opaque, make_whiteout
+from fuse_overlay.workdir import WorkDirectory, make_opaque
 
 _DEFAULT_ACL = "system.posix_acl_default"
 
@@ -56,12 +56,14 @@ class Changes:
         """
         self._check_absent(parent, name)
         self.copier.copy_up_directory(parent)
+        self.tree.check_room(stat.S_ISDIR(mode) or stat.S_ISLNK(mode), 1)
         acl = self._default_acl(parent)
         if acl is None:
             mode &= ~umask
-        above = self._backing.status(parent)
-        if above.st_mode & stat.S_ISGID:
-            gid = above.st_gid
+        owners = self.tree.owners
+        above = self.tree.attributes(parent)
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
         is_directory = stat.S_ISDIR(mode)
@@ -70,8 +72,12 @@ class Changes:
 
         def make_owned(directory: int, new: bytes) -> os.stat_result:
             nonlocal fd
-            fd = make(directory, new, mode)
+            fd = make(directory, new, mode if owners is None else owners.backing_mode(mode))
             try:
+                if owners is not None:
+                    path = b"/proc/self/fd/%d/%b" % (directory, new)
+                    owners.store(path, mode, uid, gid, follow=False)
+                    return os.stat(new, dir_fd=directory, follow_symlinks=False)
                 return _give(directory, new, fd, mode, uid, gid)
             except BaseException:
                 (os.rmdir if is_directory else os.unlink)(new, dir_fd=directory)
@@ -92,6 +98,8 @@ class Changes:
                 self._backing.opened(file, fd, writable=True)
         inode.bare = acl is None or None
         self._inodes.attach(inode, parent, name)
+        self.tree.appeared(inode)
+        self.tree.changed(parent)
         return inode, status
 
     def make_unnamed(self, parent: Directory, mode: int, uid: int, gid: int, umask: int) -> File:
@@ -99,17 +107,24 @@ class Changes:
         if parent.removed:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         self.copier.copy_up_directory(parent)
+        self.tree.check_room(0, 1)
         acl = self._default_acl(parent)
         if acl is None:
             mode &= ~umask
-        above = self._backing.status(parent)
-        if above.st_mode & stat.S_ISGID:
-            gid = above.st_gid
+        owners = self.tree.owners
+        above = self.tree.attributes(parent)
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
         directory = self._backing.directory_fd(parent, UPPER)
         flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        fd = os.open(b"/proc/self/fd/%d" % directory, flags, stat.S_IMODE(mode))
+        backing_mode = stat.S_IMODE(mode) if owners is None else owners.backing_mode(mode)
+        fd = os.open(b"/proc/self/fd/%d" % directory, flags, backing_mode)
         try:
-            status = _give(directory, b"", fd, mode, uid, gid)
+            if owners is None:
+                status = _give(directory, b"", fd, mode, uid, gid)
+            else:
+                owners.store(fd, mode, uid, gid, follow=True)
+                status = os.fstat(fd)
             kept = os.dup(fd)
         except BaseException:
             os.close(fd)
@@ -117,6 +132,7 @@ class Changes:
         file = self.tree.new_file(UPPER, status)
         file.descriptor = kept
         file.bare = acl is None or None
+        self.tree.appeared(file)
         self._backing.opened(file, fd, writable=True)
         return file
 
@@ -190,6 +206,7 @@ class Changes:
         self._check_absent(parent, name)
         self.copier.copy_up(file)
         self.copier.copy_up_directory(parent)
+        self.tree.check_room()
         unnamed = file.descriptor >= 0
         if unnamed:
             source, source_name = -1, os.fsencode(descriptor_path(file.descriptor))
@@ -212,6 +229,7 @@ class Changes:
         if unnamed:
             os.close(file.descriptor)
             file.descriptor = -1
+        self.tree.changed(parent)
 
     def _check_absent(self, parent: Directory, name: bytes) -> None:
         if is_reserved(name):
@@ -225,7 +243,7 @@ class Changes:
 
     def unlink(self, parent: Directory, name: bytes) -> None:
         """Remove a name of a file. Lower data is never copied for it."""
-        file, _ = self.tree.find(parent, name)
+        file = parent.children.get(name) or self.tree.find(parent, name)[0]
         assert isinstance(file, File)
         self.copier.copy_up_directory(parent)
         kept = self._backing.keep(file)
@@ -238,7 +256,7 @@ class Changes:
 
     def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove a directory that shows nothing. Raises OSError(ENOTEMPTY)."""
-        directory, _ = self.tree.find(parent, name)
+        directory = parent.children.get(name) or self.tree.find(parent, name)[0]
         assert isinstance(directory, Directory)
         if self.tree.visible_names(directory):
             self._inodes.drop_unused(directory)
@@ -261,7 +279,7 @@ class Changes:
         target = self._backing.directory_fd(parent, UPPER)
         kind = upper.get(name)
         if kind is None:
-            make_whiteout(target, name)
+            self._work.whiteout(target, name)
         elif name in lower:
             whiteout = self._work.whiteout()
             if kind is Kind.DIRECTORY:
@@ -276,6 +294,7 @@ class Changes:
         else:
             os.unlink(name, dir_fd=target)
         parent.set_upper(name, Kind.WHITEOUT if name in lower else None)
+        self.tree.changed(parent)
         return kind is not None
 
     def lose_name(

@@ -16,6 +16,7 @@ from fuse_overlay import __version__
 
 if TYPE_CHECKING:
     from fuse_overlay.overlay import Overlay
+    from fuse_overlay.ownership import Ownership
 
 _HELP = """\
 usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
@@ -25,6 +26,14 @@ usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
   -o workdir=DIR            a directory of our own, on the file system of upperdir
   -o ro                     mount read-only
   -o volatile               do not sync copied-up files: faster, unsafe in a power failure
+  -o size=BYTES, -o inodes=NUMBER
+                            a disk limit for upperdir; K, M, G and T are powers of 1024
+  -o squash_to_root, -o squash_to_uid=UID, -o squash_to_gid=GID
+                            show everything as belonging to one user
+  -o uidmapping=STORED:SHOWN:COUNT[:...], -o gidmapping=...
+                            show ids as others
+  -o xattr_permissions=1|2  keep owner and mode in an extended attribute of the file
+                            (1: security.*, for root; 2: user.containers.override_stat)
   -o writeback=0            let no write wait in the kernel
   -o stats=FILE             at the end, write the number of requests of each kind as JSON
   -o server=pyfuse3         serve through pyfuse3 and trio instead of our own loop
@@ -36,7 +45,10 @@ usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
 A backslash before a comma, a colon or a backslash makes it part of a directory's name.
 """
 
-_KNOWN = frozenset("lowerdir upperdir workdir ro volatile debug writeback stats server".split())
+_KNOWN = frozenset(
+    "lowerdir upperdir workdir ro volatile debug writeback stats server size inodes uidmapping"
+    " gidmapping squash_to_root squash_to_uid squash_to_gid xattr_permissions".split()
+)
 
 _WITHOUT_MEANING = frozenset(
     # what mount(8) passes on
@@ -68,6 +80,9 @@ class Arguments:
     writeback: bool = True
     pyfuse3: bool = False
     statistics: str | None = None
+    size: int | None = None
+    inodes: int | None = None
+    owners: "Ownership | None" = None
     ignored: tuple[str, ...] = ()
 
 
@@ -144,7 +159,54 @@ def parse(arguments: list[str]) -> Arguments:
         writeback=options.get("writeback") != "0",
         pyfuse3=options.get("server") == "pyfuse3",
         statistics=options.get("stats"),
+        size=_number(options, "size"),
+        inodes=_number(options, "inodes"),
+        owners=_owners(options),
         ignored=tuple(ignored),
+    )
+
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _number(options: dict[str, str], name: str) -> int | None:
+    text = options.get(name)
+    if text is None:
+        return None
+    digits = text.upper().rstrip("B").rstrip("I")
+    unit = _UNITS.get(digits[-1:], 1)
+    digits = digits[:-1] if unit > 1 else digits
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(f"{name}={text} is no number; say for example {name}=2G")
+    return int(digits) * unit
+
+
+def _owners(options: dict[str, str]) -> "Ownership | None":
+    names = "uidmapping gidmapping squash_to_root squash_to_uid squash_to_gid xattr_permissions"
+    if not options.keys() & set(names.split()):
+        return None
+    from fuse_overlay.ownership import ATTRIBUTE, PRIVILEGED_ATTRIBUTE, Ownership, parse_ranges
+
+    attribute = None
+    if "xattr_permissions" in options:
+        known = {"0": None, "1": PRIVILEGED_ATTRIBUTE, "2": ATTRIBUTE}
+        if options["xattr_permissions"] not in known:
+            raise UsageError("xattr_permissions= must be 1 or 2")
+        attribute = known[options["xattr_permissions"]]
+    ranges = {}
+    for name in ("uidmapping", "gidmapping"):
+        try:
+            ranges[name] = parse_ranges(options[name]) if name in options else []
+        except ValueError:
+            raise UsageError(f"{name}= must be STORED:SHOWN:COUNT[:...]") from None
+    root = 0 if "squash_to_root" in options else None
+    uid, gid = _number(options, "squash_to_uid"), _number(options, "squash_to_gid")
+    return Ownership(
+        ranges["uidmapping"],
+        ranges["gidmapping"],
+        root if uid is None else uid,
+        root if gid is None else gid,
+        attribute,
     )
 
 
@@ -198,7 +260,13 @@ def _run(arguments: Arguments) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), arguments.mountpoint)
     mountpoint = os.path.abspath(arguments.mountpoint)
     overlay = Overlay(
-        arguments.lowers, arguments.upper, arguments.work, volatile=arguments.volatile
+        arguments.lowers,
+        arguments.upper,
+        arguments.work,
+        volatile=arguments.volatile,
+        size=arguments.size,
+        inodes=arguments.inodes,
+        owners=arguments.owners,
     )
     unmount = None
     try:

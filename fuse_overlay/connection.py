@@ -45,19 +45,22 @@ class _Request(NamedTuple):
 class Connection:
     """Serves `overlay` on `fd`, a /dev/fuse descriptor that is mounted. Takes `fd` over.
 
-    With `writeback` the kernel collects writes (FUSE_WRITEBACK_CACHE). `requests` counts requests
+    With `writeback` the kernel collects writes (FUSE_WRITEBACK_CACHE), unless there is a disk
+    limit, which each write has to meet. `requests` counts requests
     by opcode.
     """
 
     def __init__(self, fd: int, overlay: Overlay, *, writeback: bool = True) -> None:
         self._fd = fd
         self._overlay = overlay
-        self._writeback = writeback and not overlay.read_only
+        self._writeback = writeback and not overlay.read_only and not overlay.limited
         self._handlers = Requests(overlay, writeback=self._writeback).handlers
         self._buffer = bytearray(_BODY + abi.WRITE_IN.size + _MAX_WRITE)
         self._view = memoryview(self._buffer)
+        self._limited = overlay.limited
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._ready: deque[_Request] = deque()
+        self._late: deque[_Request] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopped = False
         self.requests: Counter[int] = Counter()
@@ -94,6 +97,8 @@ class Connection:
             try:
                 request = self._read()
             except BlockingIOError:
+                while self._late:
+                    self._handle(self._late.popleft(), last=True)
                 request = self._await(poll, watched)
             except OSError as error:
                 if error.errno == errno.ENODEV:
@@ -148,9 +153,12 @@ class Connection:
                 watched.pop(fd)()
         return None
 
-    def _handle(self, request: _Request) -> None:
+    def _handle(self, request: _Request, *, last: bool = False) -> None:
         unique, opcode, nodeid, uid, gid, body = request
-        self.requests[opcode] += 1
+        self.requests[opcode] += not last
+        if self._limited and opcode == Opcode.STATFS and not last:
+            self._later(request)
+            return
         handler = self._handlers.get(opcode)
         if handler is None:
             self._fail(unique, errno.ENOSYS)
@@ -162,6 +170,9 @@ class Connection:
             pending.job.add_done_callback(functools.partial(self._resume, waiting))
             return
         except OSError as error:
+            if error.errno == errno.ENOSPC and self._limited and not last:
+                self._later(request)
+                return
             if error.errno is None:
                 log.exception("%s failed", _name(opcode))
             self._fail(unique, error.errno or errno.EIO)
@@ -172,12 +183,24 @@ class Connection:
             log.exception("%s failed", _name(opcode))
             self._fail(unique, errno.EIO)
             return
+        while self._overlay.modes_changed:
+            # The kernel would go by the set-id bits that it knows (HANDLE_KILLPRIV_V2).
+            number = self._overlay.modes_changed.pop()
+            self._notify(abi.NOTIFY_INVAL_INODE, abi.NOTIFY_INVAL_INODE_OUT.pack(number, -1, 0))
         if isinstance(reply, Future):
             reply.add_done_callback(functools.partial(self._reply_later, unique))
         elif reply is not None:
             self._reply(unique, reply)
         if self._debug:
             log.debug("%s %d", _name(opcode), nodeid)
+
+    def _later(self, request: _Request) -> None:
+        """Handle a request when nothing else waits.
+
+        What was removed just now counts in the disk limit until it is forgotten, and the kernel
+        sends FORGET later than other requests.
+        """
+        self._late.append(request._replace(body=memoryview(bytes(request.body))))
 
     def _resume(self, request: _Request, _: object) -> None:
         self._ready.append(request)
@@ -200,6 +223,9 @@ class Connection:
         if len(payload) > 1:
             payload = (b"".join(payload),)
         self._send((header, *payload))
+
+    def _notify(self, code: int, payload: bytes) -> None:
+        self._send((OUT_HEADER.pack(OUT_HEADER.size + len(payload), code, 0), payload))
 
     def _fail(self, unique: int, number: int) -> None:
         self._send((OUT_HEADER.pack(OUT_HEADER.size, -number, unique),))

@@ -7,7 +7,6 @@ long: it touches no shared state, so that it can be moved to a thread. Called by
 import errno
 import fcntl
 import os
-import stat
 
 from fuse_overlay.merge import NUMBER_ATTRIBUTE, is_layer_attribute
 
@@ -20,7 +19,7 @@ _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ET
 def copy_data(source: int, target: int, size: int) -> None:
     """Make the empty file `target` hold the first `size` bytes of `source`, holes included."""
     if size > 0 and not _clone(source, target):
-        for start, end in _extents(source, size):
+        for start, end in data_extents(source, size):
             _copy_range(source, target, start, end)
     os.ftruncate(target, size)
 
@@ -33,7 +32,7 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
-def _extents(source: int, size: int) -> list[tuple[int, int]]:
+def data_extents(source: int, size: int) -> list[tuple[int, int]]:
     """The parts of a file that are not holes, as (start, end), below `size`."""
     extents: list[tuple[int, int]] = []
     end = 0
@@ -66,14 +65,11 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
 
 
 def copy_metadata(source: str, target: str, status: os.stat_result, number: int) -> None:
-    """Give the file at the path `target` what `source`, whose stat is `status`, has but its data,
-    and the inode `number` that it is to be shown under.
+    """Give the file at the path `target` the attributes and times of `source`, whose stat is
+    `status`, and the inode `number` that it is to be shown under.
 
-    The order matters: chown clears set-id bits and file capabilities.
+    To be called when it has its owner: chown clears set-id bits and file capabilities.
     """
-    os.chown(target, status.st_uid, status.st_gid)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
     _copy_attributes(source, target)
     write_number(target, number)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
+from fuse_overlay.attributes import Attributes
 from fuse_overlay.copydata import copy_data, copy_metadata, write_number
 from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.jobs import Jobs, Pending
@@ -61,6 +62,7 @@ class Copier:
             directory = directory.parent
         for directory in reversed(missing):
             assert directory.parent is not None
+            self._tree.check_room(1, 1)
             temporary = self._work.temporary()
             try:
                 os.mkdir(temporary, 0o700, dir_fd=self._work.fd)
@@ -70,11 +72,16 @@ class Copier:
                 self._work.remove(temporary)
             self._book(directory.parent, directory.name, Kind.DIRECTORY)
             directory.in_upper = True
+            directory.charged = self._backing.status(directory).st_blocks
+            self._tree.appeared(directory)
+            self._tree.changed(directory.parent)
 
     def _copy_up_file(self, file: File, size: int | None) -> None:
         for parent, _ in file.names:
             self.copy_up_directory(parent)
         status = self._backing.status(file)
+        if file not in self._running:
+            self._check_room(status, size)
         if stat.S_ISREG(file.type):
             temporary = self._copy_regular(file, status, size)
         else:
@@ -91,6 +98,8 @@ class Copier:
             self._backing.close_data(file)  # programs that have it open go on with the copy
             file.layer = UPPER
             file.lost_names = 0
+            file.charged = os.fstat(copy).st_blocks
+            self._tree.appeared(file)
             if file.descriptor >= 0:
                 os.dup2(copy, file.descriptor, inheritable=False)
         finally:
@@ -98,6 +107,14 @@ class Copier:
             os.close(copy)
         for parent, name in file.names:
             self.materialize(file, parent, name)
+            self._tree.changed(parent)
+
+    def _check_room(self, status: os.stat_result, size: int | None) -> None:
+        """Raise OSError(ENOSPC) if the disk limit leaves no room for a copy."""
+        quota = self._tree.quota
+        if quota is not None:
+            used = status.st_blocks * 512
+            self._tree.check_room(-(-min(used, used if size is None else size) // quota.block), 1)
 
     def _copy_regular(self, file: File, status: os.stat_result, size: int | None) -> bytes:
         """Copy a regular file into the work directory. Returns its temporary name.
@@ -129,6 +146,7 @@ class Copier:
     ) -> Callable[[], None]:
         """What copies the first `size` bytes of a file, and may do so in a thread."""
         source = os.dup(self._backing.data(file, write=False))
+        shown = self._tree.attributes(file, status)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             target = os.open(temporary, flags, 0o600, dir_fd=self._work.fd)
@@ -139,7 +157,7 @@ class Copier:
         def job() -> None:
             try:
                 copy_data(source, target, size)
-                copy_metadata(descriptor_path(source), descriptor_path(target), status, file.number)
+                self._copy_metadata(source, target, status, shown)
                 if self._sync:
                     os.fsync(target)
             finally:
@@ -152,10 +170,28 @@ class Copier:
         source = self._backing.open_path(inode)
         copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
         try:
-            copy_metadata(descriptor_path(source), descriptor_path(copy), status, inode.number)
+            self._copy_metadata(source, copy, status, self._tree.attributes(inode, status))
         finally:
             os.close(source)
             os.close(copy)
+
+    def _copy_metadata(
+        self, source: int, target: int, status: os.stat_result, shown: Attributes
+    ) -> None:
+        owners, path = self._tree.owners, descriptor_path(target)
+        if owners is not None and owners.attribute is not None:
+            os.chmod(path, owners.backing_mode(shown.mode))
+            copy_metadata(descriptor_path(source), path, status, shown.number)
+            owners.store(path, shown.mode, shown.uid, shown.gid, follow=True)
+            return
+        try:
+            os.chown(path, status.st_uid, status.st_gid)
+        except PermissionError:
+            if owners is None or not owners.may_fail(status.st_mode):
+                raise
+        if not stat.S_ISLNK(status.st_mode):
+            os.chmod(path, stat.S_IMODE(status.st_mode))
+        copy_metadata(descriptor_path(source), path, status, shown.number)
 
     def _place_copy(self, file: File, status: os.stat_result, temporary: bytes) -> None:
         """Let a finished copy take the place of the lower file, if any name leads there."""

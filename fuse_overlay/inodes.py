@@ -25,16 +25,18 @@ class Inode:
 
     `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is an O_PATH descriptor
     kept for an inode that no known name reaches any more, else -1. `bare` says that it has no
-    extended attributes, None that nobody has looked.
+    extended attributes, None that nobody has looked. `charged` is what it counts in the `quota`, in
+    sectors.
     """
 
-    __slots__ = ("bare", "descriptor", "number", "references")
+    __slots__ = ("bare", "charged", "descriptor", "number", "references")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.references = 0
         self.descriptor = -1
         self.bare: bool | None = None
+        self.charged = 0
 
 
 class Directory(Inode):
@@ -123,9 +125,16 @@ class File(Inode):
 class InodeTable:
     """All live inodes by number, and those of files with several names by backing file."""
 
-    def __init__(self, root: Directory, close_data: Callable[[File], None]) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        close_data: Callable[[File], None],
+        gone: Callable[[Inode], None],
+    ) -> None:
+        """`gone` is called when an inode without a name is freed, before its descriptor closes."""
         self.root = root
         self._close_data = close_data
+        self._gone = gone
         self._inodes: dict[int, Inode] = {root.number: root}
         self._by_key: dict[Key, File] = {}
         self._devices: dict[int, int] = {}
@@ -237,6 +246,7 @@ class InodeTable:
                     waiting.append(parent)
                     self.detach(inode, parent, name)
             if inode.descriptor >= 0:
+                self._gone(inode)
                 os.close(inode.descriptor)
                 inode.descriptor = -1
             del self._inodes[inode.number]

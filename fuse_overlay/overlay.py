@@ -18,8 +18,10 @@ from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.jobs import Jobs
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
+from fuse_overlay.ownership import Ownership
+from fuse_overlay.quota import Quota
 from fuse_overlay.rename import Rename
-from fuse_overlay.syscalls import fallocate
+from fuse_overlay.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory
 
@@ -35,9 +37,11 @@ class Overlay:
 
     `work` must lie on the file system of `upper` and belongs to one Overlay at a time. With
     `volatile`, copied-up files are not synced: faster, but the upper directory may be incomplete
-    after a power failure. Paths are opened here and not needed afterwards. Sets the process's umask
-    to 0 and raises its limit on open files. Raises OSError, ValueError for an upper without a work
-    directory.
+    after a power failure. `size` (bytes) and `inodes` limit what the upper directory may hold (see
+    `quota`); `owners` says who owns what (None: whom the layers say).
+
+    Paths are opened here and not needed afterwards. Sets the process's umask to 0 and raises its
+    limit on open files. Raises OSError, ValueError for an upper without a work directory.
 
     Numbers come from `lookup` and the operations that make things, each of which counts as one
     reference, to be given back by `forget`; 1 is the root.
@@ -50,6 +54,9 @@ class Overlay:
         work: str | None = None,
         *,
         volatile: bool = False,
+        size: int | None = None,
+        inodes: int | None = None,
+        owners: Ownership | None = None,
     ) -> None:
         if upper is not None and work is None:
             raise ValueError("an upper directory needs a work directory")
@@ -57,18 +64,30 @@ class Overlay:
         self._work = WorkDirectory(work) if upper is not None and work is not None else None
         self._links = Links(self._work.root) if self._work is not None else None
         self._backing = Backing(lowers, upper, self._links)
-        self._tree = Tree(self._backing, len(lowers), writable=upper is not None)
+        self._tree = Tree(self._backing, len(lowers), owners, writable=upper is not None)
         self._inodes = self._tree.inodes
+        self.modes_changed: set[int] = set()
+        """Inodes that a write has taken set-id bits from; whoever tells the kernel clears it."""
         self._jobs = Jobs()
         self._changes: Changes | None = None
         if self._work is not None and self._links is not None:
             self._work.check_same_file_system(self._backing.directory_fd(self._tree.root, UPPER))
             copier = Copier(self._tree, self._work, self._links, self._jobs, sync=not volatile)
             self._changes = Changes(self._tree, self._work, self._links, copier)
+            if size is not None or inodes is not None:
+                root = self._tree.root
+                root_fd = self._backing.directory_fd(root, UPPER)
+                self._tree.quota = Quota(size, inodes, root_fd, self._links.fd)
+                root.charged = os.fstat(root_fd).st_blocks
 
     @property
     def read_only(self) -> bool:
         return self._changes is None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a disk limit, which every write has to meet at once."""
+        return self._tree.quota is not None
 
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
@@ -135,19 +154,30 @@ class Overlay:
         if size is not None:
             fd = self._backing.data(self._file(number), write=True)
             if kill_suidgid:
-                _kill_suidgid(fd)
+                self._kill_suidgid(inode, fd)
             os.ftruncate(fd, size)
         path: int | bytes
         path, follow = self._backing.path(inode)
         if isinstance(inode, File) and inode.fd >= 0:
             path, follow = inode.fd, True
+        owners = self._tree.owners
+        if owners is not None and owners.attribute is not None:
+            if uid is not None or gid is not None or mode is not None:
+                self._store_owner(owners, inode, path, follow, mode, uid, gid)
+            uid = gid = mode = None
+        elif owners is not None:
+            uid, gid = owners.stored(uid, gid)
         if uid is not None or gid is not None:
-            os.chown(
-                path,
-                -1 if uid is None else uid,
-                -1 if gid is None else gid,
-                follow_symlinks=follow,
-            )
+            try:
+                os.chown(
+                    path,
+                    -1 if uid is None else uid,
+                    -1 if gid is None else gid,
+                    follow_symlinks=follow,
+                )
+            except PermissionError:
+                if owners is None or not owners.may_fail(0):
+                    raise
         if mode is not None:  # after chown, which clears set-id bits
             if isinstance(inode, File) and stat.S_ISLNK(inode.type):
                 raise _error(errno.EOPNOTSUPP)
@@ -159,7 +189,47 @@ class Overlay:
                 status.st_mtime_ns if mtime_ns is None else mtime_ns,
             )
             os.utime(path, ns=times, follow_symlinks=follow)
-        return self._tree.attributes(inode)
+        status = self._backing.status(inode)
+        self._tree.changed(inode, status)
+        return self._tree.attributes(inode, status)
+
+    def _store_owner(
+        self,
+        owners: Ownership,
+        inode: Inode,
+        path: int | bytes,
+        follow: bool,
+        mode: int | None,
+        uid: int | None,
+        gid: int | None,
+    ) -> None:
+        """Change owner or mode, as chown(2) and chmod(2) do, where `owners` stores them."""
+        before = self._tree.attributes(inode)
+        kept = before.mode
+        if (uid is not None or gid is not None) and not stat.S_ISDIR(kept):
+            kept = _without_suidgid(kept)
+        owners.store(
+            path,
+            kept if mode is None else stat.S_IFMT(kept) | stat.S_IMODE(mode),
+            before.uid if uid is None else uid,
+            before.gid if gid is None else gid,
+            follow=follow,
+        )
+
+    def _kill_suidgid(self, inode: Inode, fd: int) -> None:
+        """Take set-id bits away, as the kernel's setattr_should_drop_suidgid() does: set-group-id
+        only where the group may execute.
+        """
+        before = self._tree.attributes(inode)
+        kept = _without_suidgid(before.mode)
+        if kept == before.mode:
+            return
+        owners = self._tree.owners
+        if owners is not None and owners.attribute is not None:
+            owners.store(fd, kept, before.uid, before.gid, follow=True)
+        else:
+            os.fchmod(fd, stat.S_IMODE(kept))
+        self.modes_changed.add(inode.number)
 
     def _keeps_mtime(self, inode: Inode, mtime_ns: int | None) -> bool:
         """Whether a lower file's time is set to what it is.
@@ -176,7 +246,8 @@ class Overlay:
 
     def statfs(self) -> os.statvfs_result:
         """The file system of the upper directory, or of the topmost lower one."""
-        return os.fstatvfs(self._backing.directory_fd(self._tree.root, self._tree.root.top))
+        below = os.fstatvfs(self._backing.directory_fd(self._tree.root, self._tree.root.top))
+        return below if self._tree.quota is None else self._tree.quota.statvfs(below)
 
     # Extended attributes
 
@@ -217,7 +288,9 @@ class Overlay:
         self._writer().copier.copy_up(inode)
         path, follow = self._backing.path(inode)
         inode.bare = None
+        self._tree.check_room()
         os.setxattr(path, name, value, flags, follow_symlinks=follow)
+        self._tree.changed(inode)
         if kill_sgid:
             mode = self._backing.status(inode).st_mode
             os.chmod(path, stat.S_IMODE(mode) & ~stat.S_ISGID)
@@ -231,6 +304,7 @@ class Overlay:
         path, follow = self._backing.path(inode)
         inode.bare = None
         os.removexattr(path, name, follow_symlinks=follow)
+        self._tree.changed(inode)
 
     # Making and removing names
 
@@ -241,11 +315,13 @@ class Overlay:
         if stat.S_ISCHR(mode) and rdev == 0:
             raise _error(errno.EPERM)  # a whiteout, as the kernel's overlayfs refuses it
 
+        kind = stat.S_IFMT(mode) or stat.S_IFREG
+
         def make(directory: int, new: bytes, mode: int) -> int:
-            if stat.S_ISREG(mode):  # it is going to be written
+            if stat.S_ISREG(kind):  # it is going to be written
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 return os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory)
-            os.mknod(new, mode, rdev, dir_fd=directory)
+            os.mknod(new, kind | stat.S_IMODE(mode), rdev, dir_fd=directory)
             return -1
 
         return self._made(parent, name, mode, uid, gid, umask, make)
@@ -302,17 +378,41 @@ class Overlay:
         return os.pread(self._backing.data(self._file(number), write=False), size, offset)
 
     def write(
-        self, number: int, offset: int, data: bytes | memoryview, *, kill_suidgid: bool = False
+        self,
+        number: int,
+        offset: int,
+        data: bytes | memoryview,
+        *,
+        kill_suidgid: bool = False,
+        keep_mtime: bool = False,
     ) -> int:
-        """Write. Returns the number of bytes. `kill_suidgid`: as in `setattr`."""
+        """Write. Returns the number of bytes. `kill_suidgid`: as in `setattr`.
+
+        `keep_mtime`: the kernel writes back what was written before, and sets the time itself.
+        """
         fd = self._writable(number)
+        quota = self._tree.quota
+        if quota is not None:
+            data = data[: quota.writable(fd, offset, len(data))]
         if kill_suidgid:
-            _kill_suidgid(fd)
-        return os.pwrite(fd, data, offset)
+            self._kill_suidgid(self._inodes[number], fd)
+        before = os.fstat(fd) if keep_mtime else None
+        written = os.pwrite(fd, data, offset)
+        if before is not None:
+            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if quota is not None:
+            quota.settle(self._inodes[number], os.fstat(fd))
+        return written
 
     def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
         """As fallocate(2)."""
-        fallocate(self._writable(number), mode, offset, length)
+        fd = self._writable(number)
+        quota = self._tree.quota
+        allocates = mode & ~FALLOC_FL_KEEP_SIZE == 0
+        if quota is not None and allocates and quota.writable(fd, offset, length) < length:
+            raise _error(errno.ENOSPC)
+        fallocate(fd, mode, offset, length)
+        self._tree.changed(self._inodes[number])
 
     def lseek(self, number: int, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE)."""
@@ -326,7 +426,11 @@ class Overlay:
         """
         target_fd = self._writable(target)
         source_fd = self._backing.data(self._file(number), write=False)
-        return os.copy_file_range(source_fd, target_fd, length, offset, target_offset)
+        if self._tree.quota is not None:
+            length = self._tree.quota.writable(target_fd, target_offset, length)
+        copied = os.copy_file_range(source_fd, target_fd, length, offset, target_offset)
+        self._tree.changed(self._inodes[target])
+        return copied
 
     def fsync(self, number: int, *, data_only: bool) -> Future[None] | None:
         """Bring a file to disk; done when the result is."""
@@ -420,16 +524,8 @@ class Overlay:
         return self._tree.attributes(inode, status)
 
 
-def _kill_suidgid(fd: int) -> None:
-    """Take set-id bits away, as the kernel's setattr_should_drop_suidgid() does: set-group-id only
-    where the group may execute.
-    """
-    mode = os.fstat(fd).st_mode
-    kept = mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        kept &= ~stat.S_ISGID
-    if kept != mode:
-        os.fchmod(fd, stat.S_IMODE(kept))
+def _without_suidgid(mode: int) -> int:
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
 
 
 def _error(number: int) -> OSError:

@@ -74,6 +74,8 @@ class Rename:
         kind = Kind.DIRECTORY if isinstance(inode, Directory) else Kind.OTHER
         if isinstance(inode, Directory) and new_name in new_lower:
             make_opaque(self._backing.directory_fd(inode, UPPER))
+        if replaced is None:
+            self._tree.check_room()
         kept = -1 if replaced is None else self._backing.keep(replaced)
         before = new_upper.get(new_name)
         try:
@@ -105,6 +107,8 @@ class Rename:
             self._changes.lose_directory(replaced, kept)
         self._inodes.detach(inode, parent, name)
         self._inodes.attach(inode, new_parent, new_name)
+        self._tree.changed(parent)
+        self._tree.changed(new_parent)
 
     def _exchange(
         self,

@@ -28,6 +28,8 @@ Handler = Callable[[int, int, int, memoryview], Reply]
 
 _EMPTY: Final = b""
 _MAX_READDIR: Final = 1 << 20
+_MAX_COPY: Final = 64 << 20
+"""Bytes copied for one COPY_FILE_RANGE, so that others need not wait for long."""
 
 
 class Requests:
@@ -40,6 +42,7 @@ class Requests:
 
     def __init__(self, overlay: Overlay, *, writeback: bool) -> None:
         self._overlay = overlay
+        self._writeback = writeback
         self.handlers: dict[int, Handler] = {
             Opcode.LOOKUP: self.lookup,
             Opcode.FORGET: self.forget,
@@ -195,6 +198,7 @@ class Requests:
             offset,
             body[start : start + size],
             kill_suidgid=bool(flags & abi.WRITE_KILL_SUIDGID),
+            keep_mtime=self._writeback and bool(flags & abi.WRITE_CACHE),
         )
         return abi.WRITE_OUT.pack(written)
 
@@ -214,7 +218,7 @@ class Requests:
 
     def copy_file_range(self, nodeid: int, uid: int, gid: int, body: memoryview) -> Reply:
         _, offset, target, _, target_offset, length, _ = abi.COPY_FILE_RANGE_IN.unpack_from(body)
-        length = min(length, 1 << 30)  # the answer has 32 bits
+        length = min(length, _MAX_COPY)
         return abi.WRITE_OUT.pack(
             self._overlay.copy_file_range(nodeid, offset, target, target_offset, length)
         )

@@ -9,6 +9,7 @@ from typing import Final
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 RENAME_WHITEOUT: Final = 4
+FALLOC_FL_KEEP_SIZE: Final = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = _libc.renameat2

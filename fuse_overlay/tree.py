@@ -27,6 +27,8 @@ from fuse_overlay.merge import (
     is_reserved,
     merge,
 )
+from fuse_overlay.ownership import Ownership
+from fuse_overlay.quota import Quota
 from fuse_overlay.workdir import make_whiteout
 
 _NAMES = 500_000
@@ -41,15 +43,19 @@ _DIRECTORY = 8
 class Tree:
     """The union of the `layers` lower layers of `backing`, and of its upper one if `writable`."""
 
-    def __init__(self, backing: Backing, layers: int, *, writable: bool) -> None:
+    def __init__(
+        self, backing: Backing, layers: int, owners: Ownership | None = None, *, writable: bool
+    ) -> None:
         self.backing = backing
+        self.owners = owners
         self._links = backing.links
         self._read: OrderedDict[Directory, int] = OrderedDict()
         self._names = 0
         self._layers = layers
         self.root = Directory(ROOT_NUMBER, None, b"", in_upper=writable, lowers=())
         self.root.lowers = self._lowers_of(self.root, tuple(range(UPPER + 1, UPPER + 1 + layers)))
-        self.inodes = InodeTable(self.root, backing.close_data)
+        self.inodes = InodeTable(self.root, backing.close_data, self._gone)
+        self.quota: Quota | None = None
         for layer in self.root.lowers:
             self.inodes.know_device(os.fstat(backing.directory_fd(self.root, layer)).st_dev)
 
@@ -188,6 +194,8 @@ class Tree:
         else:
             number = self._copied_number(directory, b".", status) if in_upper else None
             directory.number = self.inodes.number_for(status, number)
+        if in_upper:
+            directory.charged = status.st_blocks
         self.inodes.add(directory)
         self.inodes.attach(directory, parent, name)
         return directory
@@ -244,6 +252,8 @@ class Tree:
         `number`: the one to show it under if it can be had.
         """
         file = File(self.inodes.number_for(status, number), layer, stat.S_IFMT(status.st_mode))
+        if layer == UPPER:
+            file.charged = status.st_blocks
         self.inodes.add(file)
         if status.st_nlink > 1:
             self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
@@ -256,6 +266,7 @@ class Tree:
         below.
         """
         directory = Directory(self.inodes.number_for(status), None, b"", in_upper=True, lowers=())
+        directory.charged = status.st_blocks
         directory.upper_names, directory.lower_names = {}, {}
         self.inodes.add(directory)
         return directory
@@ -272,6 +283,7 @@ class Tree:
         if file is None:
             file = File(self.inodes.number_for(status), UPPER, stat.S_IFMT(status.st_mode))
             file.link_key = key
+            file.charged = copy.st_blocks
             self.inodes.add(file)
             self.inodes.keep_number(copy, file.number)
             self.inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
@@ -296,14 +308,37 @@ class Tree:
     def attributes(self, inode: Inode, status: os.stat_result | None = None) -> Attributes:
         if status is None:
             status = self.backing.status(inode)
-        return Attributes(
-            inode.number,
-            status.st_mode,
-            self.links(inode, status),
-            status.st_uid,
-            status.st_gid,
-            status,
-        )
+        if self.owners is None:
+            mode, uid, gid = status.st_mode, status.st_uid, status.st_gid
+        else:
+            path, follow = self.backing.path(inode)
+            mode, uid, gid = self.owners.shown(status, path, follow=follow)
+        return Attributes(inode.number, mode, self.links(inode, status), uid, gid, status)
+
+    # The disk limit
+
+    def check_room(self, blocks: int = 0, inodes: int = 0) -> None:
+        """Raise OSError(ENOSPC) if a name cannot be made, of something that takes so much."""
+        if self.quota is not None:
+            self.quota.check(blocks + 1, inodes)
+
+    def appeared(self, inode: Inode) -> None:
+        """Count a new upper inode, of which `charged` is set."""
+        if self.quota is not None:
+            self.quota.give(-inode.charged, -1)
+
+    def changed(self, inode: Inode, status: os.stat_result | None = None) -> None:
+        """Count what an upper inode uses now."""
+        if self.quota is not None:
+            self.quota.settle(inode, status or self.backing.status(inode))
+
+    def _gone(self, inode: Inode) -> None:
+        if self.quota is None or (isinstance(inode, File) and inode.layer != UPPER):
+            return
+        if isinstance(inode, Directory) and not inode.in_upper:
+            return
+        if os.fstat(inode.descriptor).st_nlink == 0:
+            self.quota.give(inode.charged, 1)
 
     # Upkeep
 

@@ -12,6 +12,8 @@ import stat
 from fuse_overlay.layers import DIRECTORY_FLAGS, descriptor_path, open_directory
 from fuse_overlay.merge import OPAQUE_ATTRIBUTE, OPAQUE_MARKER
 
+_WHITEOUT = b"whiteout"
+
 
 class WorkDirectory:
     """Opens WORK/work, locks it and empties it.
@@ -43,10 +45,21 @@ class WorkDirectory:
         self._count += 1
         return b"%x" % self._count
 
-    def whiteout(self) -> bytes:
-        """Make a whiteout. Returns its temporary name."""
-        name = self.temporary()
-        make_whiteout(self.fd, name)
+    def whiteout(self, directory: int | None = None, name: bytes | None = None) -> bytes:
+        """Make a whiteout, here under a temporary name unless told where. Returns its name.
+
+        All are links to one, as under the kernel's overlayfs: no inode is made for each.
+        """
+        directory = self.fd if directory is None else directory
+        name = self.temporary() if name is None else name
+        try:
+            os.link(_WHITEOUT, name, src_dir_fd=self.fd, dst_dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EMLINK, errno.EPERM):
+                raise
+            self.remove(_WHITEOUT)
+            make_whiteout(self.fd, _WHITEOUT)
+            os.link(_WHITEOUT, name, src_dir_fd=self.fd, dst_dir_fd=directory)
         return name
 
     def remove(self, name: bytes) -> None:

@@ -1,0 +1,159 @@
+"""The disk limit: what the upper directory holds, and how much more it may hold.
+
+Counted are the inodes of the upper directory and their allocated blocks, whiteouts excepted, as
+du(1) counts: once by a scan when the file system is mounted, then by what each operation changed.
+Called by `tree` and by what changes the upper directory, with the status that it has at hand.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from itertools import islice
+from typing import Final
+
+from fuse_overlay.copydata import data_extents
+from fuse_overlay.inodes import Inode
+from fuse_overlay.layers import is_whiteout
+
+_SECTOR: Final = 512
+"""What st_blocks counts in."""
+
+
+class Quota:
+    """At most `size` bytes and `inodes` inodes (None: unlimited).
+
+    `upper` is the directory that counts, as a descriptor; `links` holds more links to its files,
+    and files that have no other name yet (see `links`). A block is `block` bytes. To make a name
+    takes a free block, since the directory may need it.
+    """
+
+    def __init__(self, size: int | None, inodes: int | None, upper: int, links: int) -> None:
+        self._limit = None if size is None else size // _SECTOR
+        self._inode_limit = inodes
+        self.block = os.fstatvfs(upper).f_frsize
+        self._per_block = self.block // _SECTOR
+        seen = {_key(os.fstat(links))}
+        self._used = _scan(upper, seen) + _scan(links, seen)
+        self._inodes = len(seen) - 1
+
+    def take(self, sectors: int, inodes: int) -> None:
+        """Count what is about to be used. Raises OSError(ENOSPC) if it is more than is left."""
+        if (self._limit is not None and self._used + sectors > self._limit) or (
+            self._inode_limit is not None and inodes and self._inodes + inodes > self._inode_limit
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._used += sectors
+        self._inodes += inodes
+
+    def give(self, sectors: int, inodes: int) -> None:
+        """Count what is used no more."""
+        self._used -= sectors
+        self._inodes -= inodes
+
+    def check(self, blocks: int, inodes: int = 0) -> None:
+        """Raise OSError(ENOSPC) if so much is not left."""
+        self.take(blocks * self._per_block, inodes)
+        self.give(blocks * self._per_block, inodes)
+
+    def settle(self, inode: Inode, status: os.stat_result) -> None:
+        """An upper inode has changed: count what it uses now."""
+        self._used += status.st_blocks - inode.charged
+        inode.charged = status.st_blocks
+
+    def writable(self, fd: int, offset: int, length: int) -> int:
+        """How many of the `length` bytes at `offset` of a file can be written.
+
+        Raises OSError(ENOSPC) if none.
+        """
+        if self._limit is None:
+            return length
+        block = self.block
+        position, end = offset - offset % block, offset + length
+        left = max(self._limit - self._used, 0) // self._per_block
+        if -(-(end - position) // block) <= left:
+            return length
+        for start, stop in [*_allocated(fd, position, end), (end, end)]:
+            # Up to `start` nothing is allocated yet, and then there is until `stop`.
+            needed = max(-(-(start - position) // block), 0)
+            if needed > left:
+                position += left * block
+                break
+            left -= needed
+            position = max(position, stop)
+        if position <= offset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return min(position - offset, length)
+
+    def statvfs(self, below: os.statvfs_result) -> os.statvfs_result:
+        """What statvfs(3) shows: the limit, and what is left of it and of the file system below."""
+        values = list(below)
+        if self._limit is not None:
+            unit = below.f_frsize // _SECTOR
+            left = max(self._limit - self._used, 0) // unit
+            values[2] = self._limit // unit
+            values[3] = min(left, below.f_bfree)
+            values[4] = min(left, below.f_bavail)
+        if self._inode_limit is not None:
+            left = max(self._inode_limit - self._inodes, 0)
+            values[5] = self._inode_limit
+            values[6] = values[7] = min(left, below.f_ffree)
+        return os.statvfs_result(values)
+
+
+_FIEMAP: Final = 0xC020660B
+_FIEMAP_HEADER: Final = struct.Struct("=QQIIII")
+"""start, length, flags, mapped_extents, extent_count, reserved"""
+_FIEMAP_EXTENT: Final = struct.Struct("=QQQ16xI12x")
+"""logical, physical, length, flags"""
+_EXTENTS: Final = 512
+"""No fewer than the blocks of the largest write."""
+
+
+def _allocated(fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of a range that have blocks, written or not, as (start, end) in order.
+
+    Where the file system does not tell, those that hold data.
+    """
+    buffer = bytearray(_FIEMAP_HEADER.size + _EXTENTS * _FIEMAP_EXTENT.size)
+    _FIEMAP_HEADER.pack_into(buffer, 0, start, end - start, 0, 0, _EXTENTS, 0)
+    try:
+        fcntl.ioctl(fd, _FIEMAP, buffer)
+    except OSError:
+        size = os.fstat(fd).st_size
+        return [(first, last) for first, last in data_extents(fd, size) if last > start]
+    count = _FIEMAP_HEADER.unpack_from(buffer)[3]
+    extents = _FIEMAP_EXTENT.iter_unpack(buffer[_FIEMAP_HEADER.size :])
+    return [(logical, logical + length) for logical, _, length, _ in islice(extents, count)]
+
+
+def _scan(root: int, seen: set[tuple[int, int]]) -> int:
+    """The sectors of a directory and all below it, but for inodes already seen."""
+    used = 0
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    waiting = [(os.open(".", flags, dir_fd=root), [b"."])]
+    while waiting:
+        parent, names = waiting[-1]
+        if not names:
+            os.close(parent)
+            waiting.pop()
+            continue
+        directory = os.open(names.pop(), flags, dir_fd=parent)
+        inner: list[bytes] = []
+        waiting.append((directory, inner))
+        with os.scandir(directory) as entries:
+            found = [os.fstat(directory)]
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(os.fsencode(entry.name))
+                else:
+                    found.append(entry.stat(follow_symlinks=False))
+        for status in found:
+            if _key(status) not in seen and not is_whiteout(status):
+                seen.add(_key(status))
+                used += status.st_blocks
+    return used
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
