@@ -25,7 +25,7 @@ usage: fuse-overlay [-f] [-d] -o OPTION[,OPTION...] MOUNTPOINT
   -o upperdir=DIR           the directory that changes go to; without it the mount is read-only
   -o workdir=DIR            a directory of our own, on the file system of upperdir
   -o ro                     mount read-only
-  -o volatile               do not sync copied-up files: faster, unsafe in a power failure
+  -o volatile               do nothing for copied-up files to outlast a power failure
   -o size=BYTES, -o inodes=NUMBER
                             a disk limit for upperdir; K, M, G and T are powers of 1024
   -o squash_to_root, -o squash_to_uid=UID, -o squash_to_gid=GID
@@ -290,7 +290,7 @@ def _serve(overlay: "Overlay", fd: int, arguments: Arguments) -> bool:
     from fuse_overlay.connection import Connection
     from fuse_overlay.server import serve_until_signalled, write_statistics
 
-    connection = Connection(fd, overlay, writeback=arguments.writeback)
+    connection = Connection(fd, overlay, writeback=arguments.writeback, debug=arguments.debug)
     connection.handshake()
     # Named before we leave the directory that it may be relative to.
     statistics = arguments.statistics and os.path.abspath(arguments.statistics)

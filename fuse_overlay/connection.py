@@ -7,28 +7,29 @@ when the work is done; meanwhile the others go on.
 
 import errno
 import functools
-import logging
 import os
 import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fuse_overlay import abi
 from fuse_overlay.abi import IN_HEADER, OUT_HEADER, Opcode
 from fuse_overlay.jobs import Pending
 from fuse_overlay.overlay import Overlay
-from fuse_overlay.requests import Reply, Requests, init
+from fuse_overlay.requests import Requests, init
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _MAX_WRITE: Final = 1 << 20
 _BODY: Final = IN_HEADER.size
 _SPIN_NS: Final = 50_000
 """How long to go on asking for the next request before going to sleep: a program that makes one
 makes more, and to be woken takes longer than to answer."""
+_SHORT: Final = 4096
+"""Bytes that are faster copied than gathered by the kernel."""
 _UPKEEP: Final = 256
 """Requests between two looks at what memory and descriptors are in use."""
 
@@ -50,7 +51,9 @@ class Connection:
     by opcode.
     """
 
-    def __init__(self, fd: int, overlay: Overlay, *, writeback: bool = True) -> None:
+    def __init__(
+        self, fd: int, overlay: Overlay, *, writeback: bool = True, debug: bool = False
+    ) -> None:
         self._fd = fd
         self._overlay = overlay
         self._writeback = writeback and not overlay.read_only and not overlay.limited
@@ -58,7 +61,7 @@ class Connection:
         self._buffer = bytearray(_BODY + abi.WRITE_IN.size + _MAX_WRITE)
         self._view = memoryview(self._buffer)
         self._limited = overlay.limited
-        self._debug = log.isEnabledFor(logging.DEBUG)
+        self._debug = debug
         self._ready: deque[_Request] = deque()
         self._late: deque[_Request] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -74,14 +77,16 @@ class Connection:
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.poll()
-        request = self._read()
-        if request is None or request.opcode != Opcode.INIT:
-            raise OSError(errno.ENODEV, "the mount is gone")
-        answer = init(request.body, writeback=self._writeback, max_write=_MAX_WRITE)
+        length = os.readv(self._fd, [self._buffer])
+        _, opcode, unique, *_ = IN_HEADER.unpack_from(self._buffer)
+        if opcode != Opcode.INIT:
+            raise OSError(errno.EPROTO, "the mount is in use by another server")
+        body = self._view[_BODY:length]
+        answer = init(body, writeback=self._writeback, max_write=_MAX_WRITE)
         if answer is None:
-            self._fail(request.unique, errno.EPROTO)
+            self._fail(unique, errno.EPROTO)
             raise OSError(errno.EPROTO, "the kernel's FUSE is too old: Linux 5.13 is needed")
-        self._reply(request.unique, answer)
+        self._reply(unique, answer)
 
     def serve(self, watched: Mapping[int, Callable[[], None]] | None = None) -> bool:
         """Answer requests until the file system is unmounted (True) or `stop` is called (False).
@@ -92,24 +97,35 @@ class Connection:
         poll = select.poll()
         for fd in (self._fd, self._wake, *watched):
             poll.register(fd, select.POLLIN)
+        device, buffers, view = self._fd, [self._buffer], self._view
+        read, unpack, handle = os.readv, IN_HEADER.unpack_from, self._handle
         upkeep = _UPKEEP
+        idle_since = 0
         while not self._stopped:
             try:
-                request = self._read()
+                length = read(device, buffers)
             except BlockingIOError:
-                while self._late:
-                    self._handle(self._late.popleft(), last=True)
-                request = self._await(poll, watched)
+                if self._ready or self._late:
+                    self._catch_up()
+                elif not idle_since:
+                    idle_since = time.perf_counter_ns()
+                elif time.perf_counter_ns() - idle_since > _SPIN_NS:
+                    self._sleep(poll, watched)
+                    idle_since = 0
+                else:
+                    os.sched_yield()
+                continue
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return True
                 if error.errno not in (errno.EINTR, errno.ENOENT):  # ENOENT: it was interrupted
                     raise
                 continue
-            if request is not None:
-                self._handle(request)
+            idle_since = 0
+            _, opcode, unique, nodeid, uid, gid, _, _, _ = unpack(view)
+            handle(unique, opcode, nodeid, uid, gid, view[_BODY:length])
             while self._ready:
-                self._handle(self._ready.popleft())
+                handle(*self._ready.popleft())
             upkeep -= 1
             if not upkeep:
                 upkeep = _UPKEEP
@@ -128,116 +144,120 @@ class Connection:
         os.close(self._fd)
         os.close(self._wake)
 
-    def _read(self) -> _Request | None:
-        length = os.readv(self._fd, [self._buffer])
-        _, opcode, unique, nodeid, uid, gid, _, _, _ = IN_HEADER.unpack_from(self._buffer)
-        return _Request(unique, opcode, nodeid, uid, gid, self._view[_BODY:length])
+    def _catch_up(self) -> None:
+        """Handle what was put aside: nothing else waits now."""
+        while self._ready:
+            self._handle(*self._ready.popleft())
+        while self._late:
+            self._handle(*self._late.popleft(), last=True)
 
-    def _await(self, poll: select.poll, watched: dict[int, Callable[[], None]]) -> _Request | None:
-        """The next request, or None when something else came."""
-        end = time.perf_counter_ns() + _SPIN_NS
-        while time.perf_counter_ns() < end:
-            os.sched_yield()
-            try:
-                return self._read()
-            except BlockingIOError:
-                if self._ready:
-                    return None
-            except OSError:
-                return None  # `serve` meets it again
+    def _sleep(self, poll: select.poll, watched: dict[int, Callable[[], None]]) -> None:
+        """Wait until something comes."""
         for fd, _ in poll.poll():
             if fd == self._wake:
                 os.eventfd_read(self._wake)
             elif fd in watched:
                 poll.unregister(fd)
                 watched.pop(fd)()
-        return None
 
-    def _handle(self, request: _Request, *, last: bool = False) -> None:
-        unique, opcode, nodeid, uid, gid, body = request
+    def _handle(
+        self,
+        unique: int,
+        opcode: int,
+        nodeid: int,
+        uid: int,
+        gid: int,
+        body: memoryview,
+        *,
+        last: bool = False,
+    ) -> None:
+        """Answer a request. `last`: it is not to be put aside again."""
         self.requests[opcode] += not last
-        if self._limited and opcode == Opcode.STATFS and not last:
-            self._later(request)
-            return
         handler = self._handlers.get(opcode)
         if handler is None:
             self._fail(unique, errno.ENOSYS)
             return
         try:
+            if self._limited and opcode == Opcode.STATFS and not last:
+                raise OSError(errno.ENOSPC, "not yet")
             reply = handler(nodeid, uid, gid, body)
         except Pending as pending:
-            waiting = request._replace(body=memoryview(bytes(body)))
+            waiting = _Request(unique, opcode, nodeid, uid, gid, memoryview(bytes(body)))
             pending.job.add_done_callback(functools.partial(self._resume, waiting))
             return
         except OSError as error:
             if error.errno == errno.ENOSPC and self._limited and not last:
-                self._later(request)
+                # What was removed just now counts in the disk limit until it is forgotten, and the
+                # kernel sends FORGET later than other requests: when nothing else waits, again.
+                waiting = _Request(unique, opcode, nodeid, uid, gid, memoryview(bytes(body)))
+                self._late.append(waiting)
                 return
-            if error.errno is None:
-                log.exception("%s failed", _name(opcode))
             self._fail(unique, error.errno or errno.EIO)
-            if self._debug:
-                log.debug("%s %d: %s", _name(opcode), nodeid, error)
+            if self._debug or error.errno is None:
+                _log(opcode, nodeid, error)
             return
-        except Exception:
-            log.exception("%s failed", _name(opcode))
+        except Exception as error:
             self._fail(unique, errno.EIO)
+            _log(opcode, nodeid, error)
             return
         while self._overlay.modes_changed:
             # The kernel would go by the set-id bits that it knows (HANDLE_KILLPRIV_V2).
             number = self._overlay.modes_changed.pop()
             self._notify(abi.NOTIFY_INVAL_INODE, abi.NOTIFY_INVAL_INODE_OUT.pack(number, -1, 0))
-        if isinstance(reply, Future):
-            reply.add_done_callback(functools.partial(self._reply_later, unique))
-        elif reply is not None:
+        if isinstance(reply, bytes):
             self._reply(unique, reply)
+        elif isinstance(reply, list):
+            self._reply(unique, b"".join(reply))
+        elif reply is not None:
+            reply.add_done_callback(functools.partial(self._reply_later, unique))
         if self._debug:
-            log.debug("%s %d", _name(opcode), nodeid)
-
-    def _later(self, request: _Request) -> None:
-        """Handle a request when nothing else waits.
-
-        What was removed just now counts in the disk limit until it is forgotten, and the kernel
-        sends FORGET later than other requests.
-        """
-        self._late.append(request._replace(body=memoryview(bytes(request.body))))
+            _log(opcode, nodeid)
 
     def _resume(self, request: _Request, _: object) -> None:
         self._ready.append(request)
         os.eventfd_write(self._wake, 1)
 
-    def _reply_later(self, unique: int, job: Future[None]) -> None:
+    def _reply_later(self, unique: int, job: "Future[None]") -> None:
         error = job.exception()
         if error is None:
             self._reply(unique, b"")
         else:
             self._fail(unique, (error.errno if isinstance(error, OSError) else 0) or errno.EIO)
 
-    def _reply(self, unique: int, payload: Reply) -> None:
-        if isinstance(payload, bytes):
-            payload = (payload,)
-        assert not isinstance(payload, Future)
-        assert payload is not None
-        length = OUT_HEADER.size + sum(map(len, payload))
-        header = OUT_HEADER.pack(length, 0, unique)
-        if len(payload) > 1:
-            payload = (b"".join(payload),)
-        self._send((header, *payload))
+    def _reply(self, unique: int, payload: bytes) -> None:
+        header = OUT_HEADER.pack(OUT_HEADER.size + len(payload), 0, unique)
+        if len(payload) < _SHORT:
+            self._send(header + payload)
+        else:
+            self._send(header, payload)
 
     def _notify(self, code: int, payload: bytes) -> None:
-        self._send((OUT_HEADER.pack(OUT_HEADER.size + len(payload), code, 0), payload))
+        self._send(OUT_HEADER.pack(OUT_HEADER.size + len(payload), code, 0) + payload)
 
     def _fail(self, unique: int, number: int) -> None:
-        self._send((OUT_HEADER.pack(OUT_HEADER.size, -number, unique),))
+        self._send(OUT_HEADER.pack(OUT_HEADER.size, -number, unique))
 
-    def _send(self, parts: tuple[bytes | memoryview, ...]) -> None:
+    def _send(self, *parts: bytes) -> None:
         try:
-            os.writev(self._fd, parts)
+            if len(parts) == 1:
+                os.write(self._fd, parts[0])
+            else:
+                os.writev(self._fd, parts)
         except OSError as error:
             # The program that asked is gone, or the mount is.
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
 
 
-def _name(opcode: int) -> str:
-    return Opcode(opcode).name if opcode in Opcode._value2member_map_ else str(opcode)
+def _log(opcode: int, nodeid: int, error: Exception | None = None) -> None:
+    """Log a request; with its traceback, if its error is one that nobody expected."""
+    import logging
+
+    name = Opcode(opcode).name if opcode in Opcode._value2member_map_ else str(opcode)
+    log = logging.getLogger(__name__)
+    if error is None:
+        log.debug("%s %d", name, nodeid)
+    elif isinstance(error, OSError) and error.errno is not None:
+        log.debug("%s %d: %s", name, nodeid, error)
+    else:
+        log.error("%s %d failed", name, nodeid, exc_info=error)

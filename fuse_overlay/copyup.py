@@ -8,8 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fuse_overlay.attributes import Attributes
 from fuse_overlay.copydata import copy_data, copy_metadata, write_number
@@ -18,8 +17,12 @@ from fuse_overlay.jobs import Jobs, Pending
 from fuse_overlay.layers import OBJECT_FLAGS, descriptor_path
 from fuse_overlay.links import Links, link_key
 from fuse_overlay.merge import UPPER, Kind
+from fuse_overlay.syscalls import start_writing
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory, make_opaque
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _SMALL: Final = 1 << 20
 """Bytes that are copied at once: a thread would take longer."""
@@ -28,7 +31,12 @@ _COPIES: Final = 64
 
 
 class Copier:
-    """Copies what `tree` found. With `sync`, a file is on disk before it replaces the lower one."""
+    """Copies what `tree` found.
+
+    With `sync`, the blocks of a copy are allocated and being written before it replaces the lower
+    file. Where data is ordered before the names that lead to it, as on ext4, a power failure then
+    leaves the one file or the other, at a small part of what fsync would cost.
+    """
 
     def __init__(
         self, tree: Tree, work: WorkDirectory, links: Links, jobs: Jobs, *, sync: bool
@@ -126,7 +134,7 @@ class Copier:
             temporary = self._work.temporary()
             size = status.st_size if size is None else min(size, status.st_size)
             job = self._copy_job(file, status, temporary, size)
-            if size <= _SMALL and not self._sync:
+            if size <= _SMALL:
                 job()
                 return temporary
             running = self._running[file] = self._jobs.submit(job), temporary
@@ -159,7 +167,7 @@ class Copier:
                 copy_data(source, target, size)
                 self._copy_metadata(source, target, status, shown)
                 if self._sync:
-                    os.fsync(target)
+                    start_writing(target)
             finally:
                 os.close(source)
                 os.close(target)

@@ -6,14 +6,17 @@ What is given to `submit` touches descriptors only, no state of the overlay. Cal
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _WORKERS: Final = 4
+_LONG_NS: Final = 1_000_000
+"""Nanoseconds that all others may wait for a disk: a thread would take a part of that itself."""
 
 
 class Pending(Exception):
@@ -31,6 +34,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
+        self._sync_ns = 0
 
     def submit(self, function: Callable[[], None]) -> Future[None]:
         if self._executor is None:
@@ -38,6 +42,25 @@ class Jobs:
 
             self._executor = ThreadPoolExecutor(_WORKERS, "fuse-overlay")
         return self._executor.submit(function)
+
+    def sync(self, fd: int, *, data_only: bool) -> Future[None] | None:
+        """Sync and close a descriptor, in a thread if the last sync took long.
+
+        Returns None if it is done. Raises OSError.
+        """
+
+        def job() -> None:
+            started = time.perf_counter_ns()
+            try:
+                (os.fdatasync if data_only else os.fsync)(fd)
+            finally:
+                os.close(fd)
+                self._sync_ns = time.perf_counter_ns() - started
+
+        if self._sync_ns > _LONG_NS:
+            return self.submit(job)
+        job()
+        return None
 
     def close(self) -> None:
         """Wait for what has begun, and drop the rest."""

@@ -1,14 +1,15 @@
 """The overlay file system as a set of plain operations on inode numbers.
 
 Knows nothing of FUSE. Operations are synchronous and run one at a time; each raises OSError with
-the errno that the program is to see. Called by `protocol`, and by tests without a mount.
+the errno that the program is to see. Called by `requests` (or
+`pyfuse3_operations`), and by tests without a mount.
 """
 
 import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from fuse_overlay.attributes import Attributes
 from fuse_overlay.backing import Backing
@@ -18,12 +19,16 @@ from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.jobs import Jobs
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
-from fuse_overlay.ownership import Ownership
 from fuse_overlay.quota import Quota
 from fuse_overlay.rename import Rename
 from fuse_overlay.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fuse_overlay.ownership import Ownership
 
 _NAME_MAX = 255
 _FIRST = 2
@@ -36,9 +41,9 @@ class Overlay:
     Without `upper` it is read-only.
 
     `work` must lie on the file system of `upper` and belongs to one Overlay at a time. With
-    `volatile`, copied-up files are not synced: faster, but the upper directory may be incomplete
-    after a power failure. `size` (bytes) and `inodes` limit what the upper directory may hold (see
-    `quota`); `owners` says who owns what (None: whom the layers say).
+    `volatile`, nothing is done for copied-up files to outlast a power failure. `size` (bytes) and
+    `inodes` limit what the upper directory may hold (see `quota`); `owners` says who owns what
+    (None: whom the layers say).
 
     Paths are opened here and not needed afterwards. Sets the process's umask to 0 and raises its
     limit on open files. Raises OSError, ValueError for an upper without a work directory.
@@ -56,7 +61,7 @@ class Overlay:
         volatile: bool = False,
         size: int | None = None,
         inodes: int | None = None,
-        owners: Ownership | None = None,
+        owners: "Ownership | None" = None,
     ) -> None:
         if upper is not None and work is None:
             raise ValueError("an upper directory needs a work directory")
@@ -195,7 +200,7 @@ class Overlay:
 
     def _store_owner(
         self,
-        owners: Ownership,
+        owners: "Ownership",
         inode: Inode,
         path: int | bytes,
         follow: bool,
@@ -432,30 +437,22 @@ class Overlay:
         self._tree.changed(self._inodes[target])
         return copied
 
-    def fsync(self, number: int, *, data_only: bool) -> Future[None] | None:
-        """Bring a file to disk; done when the result is."""
+    def fsync(self, number: int, *, data_only: bool) -> "Future[None] | None":
+        """Bring a file to disk; if not done (None), then when the result is."""
         file = self._file(number)
         if file.layer != UPPER:
             return None
-        return self._sync(os.dup(self._backing.data(file, write=False)), data_only=data_only)
+        fd = os.dup(self._backing.data(file, write=False))
+        return self._jobs.sync(fd, data_only=data_only)
 
-    def fsyncdir(self, number: int) -> Future[None] | None:
-        """Bring the names in a directory to disk; done when the result is."""
+    def fsyncdir(self, number: int) -> "Future[None] | None":
+        """Bring the names in a directory to disk; as `fsync`."""
         directory = self._directory(number)
         if not directory.in_upper or directory.removed:
             return None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         fd = os.open(".", flags, dir_fd=self._backing.directory_fd(directory, UPPER))
-        return self._sync(fd, data_only=False)
-
-    def _sync(self, fd: int, *, data_only: bool) -> Future[None]:
-        def job() -> None:
-            try:
-                (os.fdatasync if data_only else os.fsync)(fd)
-            finally:
-                os.close(fd)
-
-        return self._jobs.submit(job)
+        return self._jobs.sync(fd, data_only=False)
 
     # Directories
 

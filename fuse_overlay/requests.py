@@ -11,15 +11,17 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Union
 
 from fuse_overlay import abi
 from fuse_overlay.abi import Opcode
 from fuse_overlay.overlay import Overlay
 
-Reply = bytes | Sequence[bytes | memoryview] | Future[None] | None
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Reply = Union[bytes, list[bytes], "Future[None]", None]
 """A payload, in one piece or several; a result that is still to come (FSYNC); or no reply at all
 (FORGET)."""
 

@@ -1,4 +1,4 @@
-"""The system calls that Python lacks: renameat2(2), fallocate(2). Called by what changes
+"""The system calls that Python lacks: renameat2, fallocate, sync_file_range. Called by what changes
 the upper directory.
 """
 
@@ -32,5 +32,17 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Allocate, punch, zero, collapse or insert a range. Raises OSError."""
     if _fallocate(fd, mode, offset, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_sync_file_range = _libc.sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_long, ctypes.c_long, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+def start_writing(fd: int) -> None:
+    """Begin to write a whole file to disk, without waiting. Raises OSError."""
+    if _sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -9,6 +9,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fuse_overlay.attributes import Attributes
 from fuse_overlay.backing import Backing
@@ -27,9 +28,11 @@ from fuse_overlay.merge import (
     is_reserved,
     merge,
 )
-from fuse_overlay.ownership import Ownership
 from fuse_overlay.quota import Quota
 from fuse_overlay.workdir import make_whiteout
+
+if TYPE_CHECKING:
+    from fuse_overlay.ownership import Ownership
 
 _NAMES = 500_000
 """Names kept in memory at most, over all directories that were read."""
@@ -44,7 +47,7 @@ class Tree:
     """The union of the `layers` lower layers of `backing`, and of its upper one if `writable`."""
 
     def __init__(
-        self, backing: Backing, layers: int, owners: Ownership | None = None, *, writable: bool
+        self, backing: Backing, layers: int, owners: "Ownership | None" = None, *, writable: bool
     ) -> None:
         self.backing = backing
         self.owners = owners
