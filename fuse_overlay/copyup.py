@@ -142,17 +142,16 @@ class Copier:
         if not copied.done():
             raise Pending(copied)
         del self._running[file]
-        try:
-            copied.result()
-        except BaseException:
-            self._work.remove(temporary)
-            raise
+        copied.result()
         return temporary
 
     def _copy_job(
         self, file: File, status: os.stat_result, temporary: bytes, size: int
     ) -> Callable[[], None]:
-        """What copies the first `size` bytes of a file, and may do so in a thread."""
+        """What copies the first `size` bytes of a file, and may do so in a thread.
+
+        It leaves nothing if it fails.
+        """
         source = os.dup(self._backing.data(file, write=False))
         shown = self._tree.attributes(file, status)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -168,6 +167,9 @@ class Copier:
                 self._copy_metadata(source, target, status, shown)
                 if self._sync:
                     start_writing(target)
+            except BaseException:
+                self._work.remove(temporary)
+                raise
             finally:
                 os.close(source)
                 os.close(target)

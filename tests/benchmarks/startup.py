@@ -8,7 +8,6 @@ ratio to rl's. Nothing is asserted.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.shared import cache, quietly, table
 from tests.support import images, leaks
 from tests.support.registry import Registry, serve
 from tests.support.runner import Rl
@@ -52,23 +52,10 @@ def measure(contestants: list[Contestant], rounds: int) -> dict[str, float]:
 def report(title: str, medians: dict[str, float]) -> None:
     """Print a Markdown table; the first contestant is what the others are compared with."""
     first = next(iter(medians.values()))
-    print(f"\n| {title} | median ms | ratio to rl |\n| --- | ---: | ---: |")
-    for name, median in medians.items():
-        print(f"| {name} | {median * 1000:.0f} | {median / first:.2f} |")
-
-
-def quietly(*command: str, env: dict[str, str] | None = None) -> None:
-    """Run a command that must succeed."""
-    done = subprocess.run(
-        command,
-        env=os.environ | (env or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        text=True,
+    table(
+        (title, "median ms", "ratio to rl"),
+        ((name, f"{it * 1000:.0f}", f"{it / first:.2f}") for name, it in medians.items()),
     )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
 class Podman:
@@ -189,8 +176,7 @@ def main() -> None:
         layout = directory / "busybox"
         images.busybox(layout)
         registry.push(f"oci:{layout}:latest", "library/alpine")
-        cache = Path(os.environ.get("RL_TEST_CACHE") or Path.home() / ".cache/rl-tests")
-        registry.push(f"oci:{images.debian(cache)}:latest", "library/debian")
+        registry.push(f"oci:{images.debian(cache())}:latest", "library/debian")
         rl = Rl(directory / "rl", registry.host)
         rl.prepare()
         fuse = "overlay.mount_program=/usr/bin/fuse-overlayfs"
