@@ -111,7 +111,7 @@ max_pages, map_alignment, flags2"""
 FORGET_IN: Final = struct.Struct("<Q")
 BATCH_FORGET_IN: Final = struct.Struct("<II")
 FORGET_ONE: Final = struct.Struct("<QQ")
-SETATTR_IN: Final = struct.Struct("<I4xQQQQQQIIIIIIII")
+SETATTR_IN: Final = struct.Struct("<I4xQQQqqqIIIIIIII")
 """valid, fh, size, lock_owner, atime, mtime, ctime, atimensec, mtimensec, ctimensec, mode, unused,
 uid, gid, unused"""
 MKNOD_IN: Final = struct.Struct("<IIII")

@@ -54,7 +54,10 @@ class Backing:
         What is kept has numbers above those that all other operations can need. Raises
         OSError(ENFILE) when these are used up.
         """
-        fd = self.open_path(inode)
+        return self.keep_fd(self.open_path(inode))
+
+    def keep_fd(self, fd: int) -> int:
+        """As `keep`, for a descriptor that is there, which is closed."""
         try:
             return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._others)
         except OSError:

@@ -125,7 +125,7 @@ class Changes:
             else:
                 owners.store(fd, mode, uid, gid, follow=True)
                 status = os.fstat(fd)
-            kept = os.dup(fd)
+            kept = self._backing.keep_fd(os.dup(fd))
         except BaseException:
             os.close(fd)
             raise

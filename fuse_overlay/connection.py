@@ -18,6 +18,7 @@ from fuse_overlay import abi
 from fuse_overlay.abi import IN_HEADER, OUT_HEADER, Opcode
 from fuse_overlay.jobs import Pending
 from fuse_overlay.overlay import Overlay
+from fuse_overlay.quota import LimitReached
 from fuse_overlay.requests import Requests, init
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Connection:
             idle_since = 0
             _, opcode, unique, nodeid, uid, gid, _, _, _ = unpack(view)
             handle(unique, opcode, nodeid, uid, gid, view[_BODY:length])
-            while self._ready:
+            if self._ready:  # one for each, so that neither kind starves the other
                 handle(*self._ready.popleft())
             upkeep -= 1
             if not upkeep:
@@ -146,9 +147,9 @@ class Connection:
 
     def _catch_up(self) -> None:
         """Handle what was put aside: nothing else waits now."""
-        while self._ready:
+        if self._ready:
             self._handle(*self._ready.popleft())
-        while self._late:
+        elif self._late:
             self._handle(*self._late.popleft(), last=True)
 
     def _sleep(self, poll: select.poll, watched: dict[int, Callable[[], None]]) -> None:
@@ -179,14 +180,20 @@ class Connection:
             return
         try:
             if self._limited and opcode == Opcode.STATFS and not last:
-                raise OSError(errno.ENOSPC, "not yet")
-            reply = handler(nodeid, uid, gid, body)
+                raise LimitReached
+            try:
+                reply = handler(nodeid, uid, gid, body)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                self._overlay.trim()
+                reply = handler(nodeid, uid, gid, body)
         except Pending as pending:
             waiting = _Request(unique, opcode, nodeid, uid, gid, memoryview(bytes(body)))
             pending.job.add_done_callback(functools.partial(self._resume, waiting))
             return
         except OSError as error:
-            if error.errno == errno.ENOSPC and self._limited and not last:
+            if isinstance(error, LimitReached) and not last:
                 # What was removed just now counts in the disk limit until it is forgotten, and the
                 # kernel sends FORGET later than other requests: when nothing else waits, again.
                 waiting = _Request(unique, opcode, nodeid, uid, gid, memoryview(bytes(body)))
@@ -235,6 +242,8 @@ class Connection:
         self._send(OUT_HEADER.pack(OUT_HEADER.size + len(payload), code, 0) + payload)
 
     def _fail(self, unique: int, number: int) -> None:
+        # Beyond 511 are the kernel's own numbers, which it does not take from us.
+        number = number if 0 < number < 512 else errno.EIO
         self._send(OUT_HEADER.pack(OUT_HEADER.size, -number, unique))
 
     def _send(self, *parts: bytes) -> None:
@@ -244,9 +253,9 @@ class Connection:
             else:
                 os.writev(self._fd, parts)
         except OSError as error:
-            # The program that asked is gone, or the mount is.
+            # ENOENT: the program that asked is gone; ENODEV: the mount is.
             if error.errno not in (errno.ENOENT, errno.ENODEV):
-                raise
+                _log(0, 0, RuntimeError(f"cannot answer: {error}"))
 
 
 def _log(opcode: int, nodeid: int, error: Exception | None = None) -> None:

@@ -7,8 +7,9 @@ with the copy. Called by `overlay`, `changes` and `rename`.
 import errno
 import os
 import stat
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fuse_overlay.attributes import Attributes
 from fuse_overlay.copydata import copy_data, copy_metadata, write_number
@@ -26,8 +27,21 @@ if TYPE_CHECKING:
 
 _SMALL: Final = 1 << 20
 """Bytes that are copied at once: a thread would take longer."""
-_COPIES: Final = 64
-"""Files of one directory that are copied in threads at once, by four at a time."""
+_STEPS: Final = 64
+"""Files to copy up with a directory before other requests get their turn."""
+_ABANDONED: Final = 60.0
+"""Seconds after which nobody comes back for a copy."""
+
+
+class _Running(NamedTuple):
+    """A copy that a thread makes: its temporary name, the sectors that were counted for it, and
+    when it began.
+    """
+
+    job: "Future[None]"
+    temporary: bytes
+    taken: int
+    started: float
 
 
 class Copier:
@@ -47,7 +61,8 @@ class Copier:
         self._work = work
         self._links = links
         self._jobs = jobs
-        self._running: dict[File, tuple[Future[None], bytes]] = {}
+        self._running: dict[File, _Running] = {}
+        self._walks: dict[Directory, Generator[Future[None] | None, None, None]] = {}
         self._sync = sync
 
     def copy_up(self, inode: Inode, size: int | None = None) -> None:
@@ -88,28 +103,23 @@ class Copier:
         for parent, _ in file.names:
             self.copy_up_directory(parent)
         status = self._backing.status(file)
-        if file not in self._running:
-            self._check_room(status, size)
         if stat.S_ISREG(file.type):
             temporary = self._copy_regular(file, status, size)
         else:
-            temporary = self._work.temporary()
-            if stat.S_ISLNK(file.type):
-                os.symlink(self._backing.readlink(file), temporary, dir_fd=self._work.fd)
-            else:
-                os.mknod(temporary, status.st_mode, status.st_rdev, dir_fd=self._work.fd)
-            self._finish_copy(temporary, file, status)
+            temporary = self._copy_special(file, status)
         copy = os.open(temporary, OBJECT_FLAGS, dir_fd=self._work.fd)
         try:
             self._place_copy(file, status, temporary)
-            self._inodes.keep_number(os.fstat(copy), file.number)
             self._backing.close_data(file)  # programs that have it open go on with the copy
             file.layer = UPPER
             file.lost_names = 0
             file.charged = os.fstat(copy).st_blocks
             self._tree.appeared(file)
-            if file.descriptor >= 0:
+            if file.descriptor >= 0 and file.link_key is None:
                 os.dup2(copy, file.descriptor, inheritable=False)
+            elif file.descriptor >= 0:
+                os.close(file.descriptor)
+                file.descriptor = -1
         finally:
             self._work.remove(temporary)
             os.close(copy)
@@ -117,12 +127,20 @@ class Copier:
             self.materialize(file, parent, name)
             self._tree.changed(parent)
 
-    def _check_room(self, status: os.stat_result, size: int | None) -> None:
-        """Raise OSError(ENOSPC) if the disk limit leaves no room for a copy."""
-        quota = self._tree.quota
-        if quota is not None:
-            used = status.st_blocks * 512
-            self._tree.check_room(-(-min(used, used if size is None else size) // quota.block), 1)
+    def _copy_special(self, file: File, status: os.stat_result) -> bytes:
+        """Copy a symlink, FIFO, socket or device. Returns its temporary name."""
+        self._tree.check_room(1, 1)
+        temporary = self._work.temporary()
+        try:
+            if stat.S_ISLNK(file.type):
+                os.symlink(self._backing.readlink(file), temporary, dir_fd=self._work.fd)
+            else:
+                os.mknod(temporary, status.st_mode, status.st_rdev, dir_fd=self._work.fd)
+            self._finish_copy(temporary, file, status)
+        except BaseException:
+            self._work.remove(temporary)
+            raise
+        return temporary
 
     def _copy_regular(self, file: File, status: os.stat_result, size: int | None) -> bytes:
         """Copy a regular file into the work directory. Returns its temporary name.
@@ -131,19 +149,43 @@ class Copier:
         """
         running = self._running.get(file)
         if running is None:
-            temporary = self._work.temporary()
             size = status.st_size if size is None else min(size, status.st_size)
-            job = self._copy_job(file, status, temporary, size)
-            if size <= _SMALL:
-                job()
-                return temporary
-            running = self._running[file] = self._jobs.submit(job), temporary
-        copied, temporary = running
-        if not copied.done():
-            raise Pending(copied)
-        del self._running[file]
-        copied.result()
-        return temporary
+            needed = min(status.st_blocks, -(-size // 4096) * 8)
+            self._tree.take(needed, 1)
+            try:
+                temporary = self._work.temporary()
+                job = self._copy_job(file, status, temporary, size)
+                if size <= _SMALL:
+                    job()
+                    return temporary
+                running = _Running(self._jobs.submit(job), temporary, needed, time.monotonic())
+                self._running[file] = running
+                file.references += 1  # whoever asked holds it, but not what is in a directory
+            finally:
+                if running is None:
+                    self._tree.take(-needed, -1)
+        if not running.job.done():
+            raise Pending(running.job)
+        self._forget_running(file)
+        running.job.result()
+        return running.temporary
+
+    def _forget_running(self, file: File) -> None:
+        self._tree.take(-self._running.pop(file).taken, -1)
+        file.references -= 1
+
+    def close(self) -> None:
+        """Give up what is not finished; the next server removes what it left."""
+        for walk in self._walks.values():
+            walk.close()
+
+    def trim(self) -> None:
+        """Remove copies that nobody came back for, since the operation failed elsewhere."""
+        for file, running in tuple(self._running.items()):
+            if running.job.done() and time.monotonic() - running.started > _ABANDONED:
+                self._forget_running(file)
+                self._work.remove(running.temporary)
+                self._inodes.drop_unused(file)
 
     def _copy_job(
         self, file: File, status: os.stat_result, temporary: bytes, size: int
@@ -204,18 +246,25 @@ class Copier:
         copy_metadata(descriptor_path(source), path, status, shown.number)
 
     def _place_copy(self, file: File, status: os.stat_result, temporary: bytes) -> None:
-        """Let a finished copy take the place of the lower file, if any name leads there."""
+        """Let a finished copy take the place of the lower file, if any name leads there, known or
+        not.
+        """
         links = self._tree.links(file, status)
         if file.names and links == 1:
+            copy = os.stat(temporary, dir_fd=self._work.fd, follow_symlinks=False)
             parent, name = file.names[0]
             self._publish(temporary, parent, name)
             self._book(parent, name, Kind.OTHER)
-        elif file.names:
+            self._inodes.keep_number(copy, file.number)
+        elif links > 0:
             key = link_key(file.layer, status)
             self._links.add(self._work.fd, temporary, key, links - 1)
             copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
             self._inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
+            self._inodes.keep_number(copy, file.number)
             file.link_key = key
+        else:
+            self._inodes.drop_keys(file)
 
     def materialize(self, file: File, parent: Directory, name: bytes) -> None:
         """Give a name of a copied file that only `links` reaches its own upper entry."""
@@ -250,48 +299,78 @@ class Copier:
         """Copy a directory up with all below it, so that no lower layer shows through any more.
 
         The caller holds `top`. Descriptors of directories that it got before may be closed. Raises
-        Pending, with several copies running at once.
+        Pending after each part of the work, and goes on when called again.
+        """
+        walk = self._walks.get(top)
+        if walk is None:
+            walk = self._walks[top] = self._walk(top)
+        paused = False
+        try:
+            for steps, job in enumerate(walk):
+                if job is not None or steps == _STEPS:
+                    paused = True
+                    raise Pending(job or self._jobs.submit(lambda: None))
+        finally:
+            if not paused:
+                del self._walks[top]
+
+    def _walk(self, top: Directory) -> "Generator[Future[None] | None, None, None]":
+        """Copy a directory up whole; yields after each step, with what to wait for first, if any.
+
+        Between two steps programs may change anything but what lower layers show.
         """
         order: list[Directory] = []
         waiting = [top]
-        jobs: list[Future[None]] = []
-        while waiting and len(jobs) < _COPIES:
-            directory = waiting.pop()
-            if not directory.lowers:
-                continue
-            order.append(directory)
-            self.copy_up_directory(directory)
-            for name in self._tree.visible_names(directory):
-                self._tree.trim()
-                child, _ = self._tree.find(directory, name)
-                if isinstance(child, Directory):
-                    waiting.append(child)
-                elif isinstance(child, File):
-                    try:
-                        self.copy_up(child)
-                    except Pending as pending:
-                        jobs.append(pending.job)
-                        if len(jobs) == _COPIES:
+        held: list[Directory] = []
+        try:
+            while waiting:
+                directory = waiting.pop()
+                if not directory.lowers or directory.removed:
+                    continue
+                order.append(directory)
+                self.copy_up_directory(directory)
+                for name in self._tree.visible_names(directory):
+                    self._tree.trim()
+                    while (found := self._tree.seek(directory, name)) is not None:
+                        child = found[0]
+                        if isinstance(child, Directory):
+                            child.references += 1
+                            held.append(child)
+                            waiting.append(child)
                             break
-                        continue
-                    self.materialize(child, directory, name)
-                    self._inodes.drop_unused(child)
-        if jobs:
-            raise Pending(jobs[-1])
-        for directory in reversed(order):
-            self._tree.trim()
-            fd = self._backing.directory_fd(directory, UPPER)
-            self._inodes.keep_number(os.fstat(fd), directory.number)
-            write_number(descriptor_path(fd), directory.number)
-            make_opaque(fd)
-            names = self._names(directory)
-            for name in [name for name, kind in names.items() if kind is Kind.WHITEOUT]:
-                os.unlink(name, dir_fd=fd)
-                directory.set_upper(name, None)
-            self._backing.discard_fds(directory)
-            directory.lowers = ()
-            directory.lower_names = {}
-            self._inodes.drop_unused(directory)
+                        assert isinstance(child, File)
+                        try:
+                            self.copy_up(child)
+                        except Pending as pending:
+                            yield pending.job
+                            continue  # it may be gone by now
+                        self.materialize(child, directory, name)
+                        self._inodes.drop_unused(child)
+                        yield None
+                        break
+            for directory in reversed(order):
+                if not directory.removed:
+                    self._tree.trim()
+                    self._close_off(directory)
+                    yield None
+        finally:
+            for directory in reversed(held):
+                directory.references -= 1
+                self._inodes.drop_unused(directory)
+
+    def _close_off(self, directory: Directory) -> None:
+        """Make a directory, of which all that is visible is in the upper layer, hide the lower."""
+        fd = self._backing.directory_fd(directory, UPPER)
+        self._inodes.keep_number(os.fstat(fd), directory.number)
+        write_number(descriptor_path(fd), directory.number)
+        make_opaque(fd)
+        names = self._names(directory)
+        for name in [name for name, kind in names.items() if kind is Kind.WHITEOUT]:
+            os.unlink(name, dir_fd=fd)
+            directory.set_upper(name, None)
+        self._backing.discard_fds(directory)
+        directory.lowers = ()
+        directory.lower_names = {}
 
     def _names(self, directory: Directory) -> dict[bytes, Kind]:
         return self._tree.names(directory)[0]

@@ -46,9 +46,16 @@ class DirectoryDescriptors:
             fd = self._open.get((directory, layer))
         if fd is None:
             fd = self._roots[layer]
-        for directory in reversed(missing):
-            fd = open_directory(directory.name, fd)
-            self._open[directory, layer] = fd
+        kept = True
+        for depth, directory in enumerate(reversed(missing), 1):
+            inner = open_directory(directory.name, fd)
+            if not kept:
+                os.close(fd)
+            fd = inner
+            # Of a very long path, only the last part.
+            kept = len(missing) - depth < max(self._limit // 2, 1)
+            if kept:
+                self._open[directory, layer] = fd
         return fd
 
     def trim(self) -> None:

@@ -44,8 +44,9 @@ class Directory(Inode):
 
     In each of its layers it lies at the path that its names in the overlay spell, for one that has
     a lower part is never moved without first being copied up whole.
-    `upper_names` and `lower_names` are None until they are read (see `Tree.names`); `listing` is
-    what `Tree.listing` made of them, `stale` if they have changed since.
+    `upper_names` and `lower_names` are None until they are read (see `Tree.names`). `listing` is
+    what readdir shows (see `Tree.listing`), None for a name that was removed; `positions` says
+    where in it each name is.
     """
 
     __slots__ = (
@@ -57,8 +58,8 @@ class Directory(Inode):
         "lowers",
         "name",
         "parent",
+        "positions",
         "removed",
-        "stale",
         "upper_names",
     )
 
@@ -81,7 +82,7 @@ class Directory(Inode):
         self.lower_names: dict[bytes, tuple[int, ...]] | None = None
         self.listing: list[bytes | None] | None = None
         self.listing_start = 0
-        self.stale = False
+        self.positions: dict[bytes, int] = {}
         self.removed = False
 
     def set_upper(self, name: bytes, kind: Kind | None) -> None:
@@ -91,7 +92,15 @@ class Directory(Inode):
             del self.upper_names[name]
         else:
             self.upper_names[name] = kind
-        self.stale = True
+        if self.listing is None:
+            return
+        if kind in (None, Kind.WHITEOUT):
+            position = self.positions.pop(name, None)
+            if position is not None:
+                self.listing[position] = None
+        elif name not in self.positions:
+            self.positions[name] = len(self.listing)
+            self.listing.append(name)
 
     @property
     def top(self) -> int:
@@ -103,12 +112,23 @@ class File(Inode):
     """Anything but a directory.
 
     `type` is S_IFMT of its mode. `names` are those that are known (there may be more). `link_key`
-    is set for a file with several names that was copied up (see `links`). `lost_names` counts names
+    is set for a file with several names that was copied up (see `links`). `unsettled`: written, so
+    that it may yet use more than the `quota` knows. `lost_names` counts names
     of a lower file that were removed from the overlay. `fd` is the backing file if it is open (see
     `Backing.data`), else -1.
     """
 
-    __slots__ = ("fd", "keys", "layer", "link_key", "lost_names", "names", "type", "writable")
+    __slots__ = (
+        "fd",
+        "keys",
+        "layer",
+        "link_key",
+        "lost_names",
+        "names",
+        "type",
+        "unsettled",
+        "writable",
+    )
 
     def __init__(self, number: int, layer: int, type: int) -> None:  # noqa: A002
         super().__init__(number)
@@ -120,6 +140,7 @@ class File(Inode):
         self.lost_names = 0
         self.fd = -1
         self.writable = False
+        self.unsettled = False
 
 
 class InodeTable:
@@ -131,7 +152,7 @@ class InodeTable:
         close_data: Callable[[File], None],
         gone: Callable[[Inode], None],
     ) -> None:
-        """`gone` is called when an inode without a name is freed, before its descriptor closes."""
+        """`gone` is called when an inode is freed, while it can still be reached."""
         self.root = root
         self._close_data = close_data
         self._gone = gone
@@ -239,6 +260,7 @@ class InodeTable:
                     waiting.append(inode.parent)
                     self.detach(inode, inode.parent, inode.name)
             elif isinstance(inode, File):
+                self._gone(inode)
                 if inode.fd >= 0:
                     self._close_data(inode)
                 self.drop_keys(inode)
@@ -246,7 +268,8 @@ class InodeTable:
                     waiting.append(parent)
                     self.detach(inode, parent, name)
             if inode.descriptor >= 0:
-                self._gone(inode)
+                if isinstance(inode, Directory):
+                    self._gone(inode)
                 os.close(inode.descriptor)
                 inode.descriptor = -1
             del self._inodes[inode.number]

@@ -32,7 +32,10 @@ class Links:
             with os.scandir(listing) as entries:
                 for entry in entries:
                     key, _, difference = os.fsencode(entry.name).partition(b".")
-                    self._differences[key] = int(difference, 16)
+                    try:
+                        self._differences[key] = int(difference, 16)
+                    except ValueError:
+                        continue  # none of ours
                     self._keys[entry.inode()] = key
         finally:
             os.close(listing)

@@ -20,7 +20,11 @@ NUMBER_ATTRIBUTE = "user.overlay.ino"
 """Ours: the inode number of what was copied up, in decimal. The kernel hides it like its own."""
 
 _LAYER_ATTRIBUTES = (b"user.overlay.", b"trusted.overlay.", b"user.fuseoverlayfs.")
-_PRIVATE_ATTRIBUTES = (*_LAYER_ATTRIBUTES, b"user.containers.override_stat")
+_PRIVATE_ATTRIBUTES = (
+    *_LAYER_ATTRIBUTES,
+    b"user.containers.override_stat",
+    b"security.fuseoverlayfs.override_stat",
+)
 
 
 class Kind(Enum):

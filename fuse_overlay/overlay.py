@@ -21,7 +21,7 @@ from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
 from fuse_overlay.quota import Quota
 from fuse_overlay.rename import Rename
-from fuse_overlay.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
+from fuse_overlay.syscalls import FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_PUNCH_HOLE, fallocate
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory
 
@@ -97,6 +97,8 @@ class Overlay:
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
         self._jobs.close()
+        if self._changes is not None:
+            self._changes.copier.close()
         for inode in self._inodes:
             if inode.descriptor >= 0:
                 os.close(inode.descriptor)
@@ -109,6 +111,8 @@ class Overlay:
     def trim(self) -> None:
         """Keep memory and descriptors bounded. To be called between operations, now and then."""
         self._tree.trim()
+        if self._changes is not None:
+            self._changes.copier.trim()
 
     # Inodes
 
@@ -297,8 +301,7 @@ class Overlay:
         os.setxattr(path, name, value, flags, follow_symlinks=follow)
         self._tree.changed(inode)
         if kill_sgid:
-            mode = self._backing.status(inode).st_mode
-            os.chmod(path, stat.S_IMODE(mode) & ~stat.S_ISGID)
+            self.setattr(number, mode=self._tree.attributes(inode).mode & ~stat.S_ISGID)
 
     def removexattr(self, number: int, name: bytes) -> None:
         if is_private_attribute(name):
@@ -406,36 +409,55 @@ class Overlay:
         if before is not None:
             os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         if quota is not None:
-            quota.settle(self._inodes[number], os.fstat(fd))
+            self._settle_later(number)
         return written
 
-    def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
-        """As fallocate(2)."""
+    def fallocate(
+        self, number: int, mode: int, offset: int, length: int, *, kill_suidgid: bool = False
+    ) -> None:
+        """As fallocate(2). `kill_suidgid`: as in `setattr`."""
         fd = self._writable(number)
+        if kill_suidgid:
+            self._kill_suidgid(self._inodes[number], fd)
         quota = self._tree.quota
-        allocates = mode & ~FALLOC_FL_KEEP_SIZE == 0
+        allocates = not mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE)
         if quota is not None and allocates and quota.writable(fd, offset, length) < length:
             raise _error(errno.ENOSPC)
         fallocate(fd, mode, offset, length)
-        self._tree.changed(self._inodes[number])
+        self._settle_later(number)
 
     def lseek(self, number: int, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE)."""
         return os.lseek(self._backing.data(self._file(number), write=False), offset, whence)
 
     def copy_file_range(
-        self, number: int, offset: int, target: int, target_offset: int, length: int
+        self,
+        number: int,
+        offset: int,
+        target: int,
+        target_offset: int,
+        length: int,
+        *,
+        kill_suidgid: bool = False,
     ) -> int:
         """Copy from one file to another inside the file system below. Returns the number of
-        bytes.
+        bytes. `kill_suidgid`: as in `setattr`.
         """
         target_fd = self._writable(target)
         source_fd = self._backing.data(self._file(number), write=False)
         if self._tree.quota is not None:
             length = self._tree.quota.writable(target_fd, target_offset, length)
+        if kill_suidgid:
+            self._kill_suidgid(self._inodes[target], target_fd)
         copied = os.copy_file_range(source_fd, target_fd, length, offset, target_offset)
-        self._tree.changed(self._inodes[target])
+        self._settle_later(target)
         return copied
+
+    def _settle_later(self, number: int) -> None:
+        """Count what a file uses now, and once more when it is freed."""
+        file = self._file(number)
+        self._tree.changed(file)
+        file.unsettled = True
 
     def fsync(self, number: int, *, data_only: bool) -> "Future[None] | None":
         """Bring a file to disk; if not done (None), then when the result is."""
@@ -470,7 +492,10 @@ class Overlay:
         start, listing = self._tree.listing(directory)
         for position in range(max(offset - _FIRST - start, 0), len(listing)):
             name = listing[position]
-            found = None if name is None else self._tree.seek(directory, name)
+            try:
+                found = None if name is None else self._tree.seek(directory, name)
+            except OSError:
+                continue  # one entry that cannot be read must not hide the others
             if name is None or found is None:
                 continue
             inode, status = found

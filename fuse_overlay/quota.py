@@ -20,6 +20,13 @@ _SECTOR: Final = 512
 """What st_blocks counts in."""
 
 
+class LimitReached(OSError):
+    """ENOSPC because of the limit: what is freed just now may help."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Quota:
     """At most `size` bytes and `inodes` inodes (None: unlimited).
 
@@ -38,11 +45,11 @@ class Quota:
         self._inodes = len(seen) - 1
 
     def take(self, sectors: int, inodes: int) -> None:
-        """Count what is about to be used. Raises OSError(ENOSPC) if it is more than is left."""
+        """Count what is about to be used. Raises LimitReached if it is more than is left."""
         if (self._limit is not None and self._used + sectors > self._limit) or (
             self._inode_limit is not None and inodes and self._inodes + inodes > self._inode_limit
         ):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise LimitReached
         self._used += sectors
         self._inodes += inodes
 
@@ -52,7 +59,7 @@ class Quota:
         self._inodes -= inodes
 
     def check(self, blocks: int, inodes: int = 0) -> None:
-        """Raise OSError(ENOSPC) if so much is not left."""
+        """Raise LimitReached if so much is not left."""
         self.take(blocks * self._per_block, inodes)
         self.give(blocks * self._per_block, inodes)
 
@@ -64,7 +71,7 @@ class Quota:
     def writable(self, fd: int, offset: int, length: int) -> int:
         """How many of the `length` bytes at `offset` of a file can be written.
 
-        Raises OSError(ENOSPC) if none.
+        Raises LimitReached if none.
         """
         if self._limit is None:
             return length
@@ -82,7 +89,7 @@ class Quota:
             left -= needed
             position = max(position, stop)
         if position <= offset:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise LimitReached
         return min(position - offset, length)
 
     def statvfs(self, below: os.statvfs_result) -> os.statvfs_result:

@@ -211,7 +211,8 @@ class Requests:
 
     def fallocate(self, nodeid: int, uid: int, gid: int, body: memoryview) -> Reply:
         _, offset, length, mode = abi.FALLOCATE_IN.unpack_from(body)
-        self._overlay.fallocate(nodeid, mode, offset, length)
+        # No flag says what the caller may do: only root keeps set-id bits.
+        self._overlay.fallocate(nodeid, mode, offset, length, kill_suidgid=uid != 0)
         return _EMPTY
 
     def lseek(self, nodeid: int, uid: int, gid: int, body: memoryview) -> Reply:
@@ -222,7 +223,9 @@ class Requests:
         _, offset, target, _, target_offset, length, _ = abi.COPY_FILE_RANGE_IN.unpack_from(body)
         length = min(length, _MAX_COPY)
         return abi.WRITE_OUT.pack(
-            self._overlay.copy_file_range(nodeid, offset, target, target_offset, length)
+            self._overlay.copy_file_range(
+                nodeid, offset, target, target_offset, length, kill_suidgid=uid != 0
+            )
         )
 
     # Extended attributes

@@ -29,6 +29,7 @@ from fuse_overlay.merge import (
     merge,
 )
 from fuse_overlay.quota import Quota
+from fuse_overlay.syscalls import start_writing
 from fuse_overlay.workdir import make_whiteout
 
 if TYPE_CHECKING:
@@ -113,22 +114,19 @@ class Tree:
         with higher offsets: a reader may then meet a name again.)
         """
         listing = directory.listing
+        if listing is not None and len(listing) > 2 * len(directory.positions) + _TOMBSTONES:
+            self._drop_listing(directory)
+            listing = None
         if listing is None:
-            directory.listing = listing = [*self.visible_names(directory)]
-        elif directory.stale:
-            new = dict.fromkeys(self.visible_names(directory))
-            if len(listing) > 2 * len(new) + _TOMBSTONES:
-                directory.listing_start += len(listing)
-                directory.listing = listing = [*new]
-            else:
-                for position, name in enumerate(listing):
-                    if name not in new:
-                        listing[position] = None
-                    else:
-                        del new[name]
-                listing += new
-        directory.stale = False
+            listing = directory.listing = [*self.visible_names(directory)]
+            directory.positions = {name: position for position, name in enumerate(listing) if name}
         return directory.listing_start, listing
+
+    def _drop_listing(self, directory: Directory) -> None:
+        """Forget a listing. Whoever reads it meets names again, and misses none."""
+        if directory.listing is not None:
+            directory.listing_start += len(directory.listing)
+            directory.listing, directory.positions = None, {}
 
     def _scan_upper(self, directory: Directory) -> dict[bytes, Kind]:
         fd = self.backing.directory_fd(directory, UPPER)
@@ -137,11 +135,13 @@ class Tree:
             if kind is Kind.WHITEOUT:
                 try:
                     os.stat(name, dir_fd=fd, follow_symlinks=False)
-                except (
-                    FileNotFoundError
-                ):  # a `.wh.` file: one form of whiteout is enough for what changes them
+                except FileNotFoundError:
+                    # A `.wh.` file: one form of whiteout is enough for what changes them.
                     make_whiteout(fd, name)
-                    os.unlink(WHITEOUT_PREFIX + name, dir_fd=fd)
+                    try:
+                        os.unlink(WHITEOUT_PREFIX + name, dir_fd=fd)
+                    except IsADirectoryError:
+                        pass  # hides nothing more than the device does
         return names
 
     def find(self, parent: Directory, name: bytes) -> tuple[Inode, os.stat_result]:
@@ -325,6 +325,15 @@ class Tree:
         if self.quota is not None:
             self.quota.check(blocks + 1, inodes)
 
+    def take(self, sectors: int, inodes: int) -> None:
+        """Count what is about to be used, or, negative, what is used no more. Raises
+        LimitReached.
+        """
+        if self.quota is not None:
+            if sectors > 0:
+                self.quota.check(sectors * 512 // self.quota.block + 1, inodes)
+            self.quota.give(-sectors, -inodes)
+
     def appeared(self, inode: Inode) -> None:
         """Count a new upper inode, of which `charged` is set."""
         if self.quota is not None:
@@ -336,12 +345,18 @@ class Tree:
             self.quota.settle(inode, status or self.backing.status(inode))
 
     def _gone(self, inode: Inode) -> None:
+        """Settle what an inode uses that is about to be freed."""
         if self.quota is None or (isinstance(inode, File) and inode.layer != UPPER):
             return
         if isinstance(inode, Directory) and not inode.in_upper:
             return
-        if os.fstat(inode.descriptor).st_nlink == 0:
+        if inode.descriptor >= 0 and os.fstat(inode.descriptor).st_nlink == 0:
             self.quota.give(inode.charged, 1)
+        elif isinstance(inode, File) and inode.unsettled:
+            # Blocks that say where the data is are allocated with it, which may be now.
+            fd = self.backing.data(inode, write=False)
+            start_writing(fd)
+            self.quota.settle(inode, os.fstat(fd))
 
     # Upkeep
 
@@ -350,5 +365,6 @@ class Tree:
         self.backing.trim()
         while self._names > _NAMES and len(self._read) > 1:
             directory, count = self._read.popitem(last=False)
-            directory.upper_names = directory.lower_names = directory.listing = None
+            directory.upper_names = directory.lower_names = None
+            self._drop_listing(directory)
             self._names -= count

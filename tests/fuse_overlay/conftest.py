@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,12 @@ def user_namespace() -> Iterator[None]:
     """Let the user namespace that tests ran in go at the end."""
     yield
     close_user_namespace()
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Give the process its umask back, which an Overlay takes."""
+    before = os.umask(0o22)
+    os.umask(before)
+    yield
+    os.umask(before)

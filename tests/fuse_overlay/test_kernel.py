@@ -92,6 +92,22 @@ def _as_user(uid: int, operation: Operation) -> Operation:
     return wrapped
 
 
+def _copy_range(source: str, target: str) -> Operation:
+    def operation(root: Path) -> object:
+        with (root / source).open("rb") as reader, (root / target).open("r+b") as writer:
+            return os.copy_file_range(reader.fileno(), writer.fileno(), 3)
+
+    return operation
+
+
+def _allocate(name: str) -> Operation:
+    def operation(root: Path) -> None:
+        with (root / name).open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 5000)
+
+    return operation
+
+
 OPERATIONS: list[tuple[str, Operation]] = [
     ("read a lower file", lambda r: (r / "a").read_text()),
     ("append to a lower file", _write("a", "more", "a")),
@@ -106,6 +122,10 @@ OPERATIONS: list[tuple[str, Operation]] = [
     ("chown a setuid file", lambda r: os.chown(r / "b/setuid", 5, 6)),
     ("write to a setuid file as another user", _as_user(77, _write("b/open-setuid", "x", "a"))),
     ("truncate one", _as_user(77, lambda r: os.truncate(r / "b/open-setuid2", 1))),
+    ("copy into a setuid file", _as_user(77, _copy_range("a", "b/open-setuid3"))),
+    ("allocate in a setuid file", _as_user(77, _allocate("b/open-setuid4"))),
+    ("a time before 1970", lambda r: os.utime(r / "b/mode", ns=(-(10**18) + 1, -(10**17) + 5))),
+    ("and what it is", lambda r: (r / "b/mode").stat().st_mtime_ns),
     ("chmod a lower directory", lambda r: os.chmod(r / "both", 0o2775)),
     ("make a file in a setgid directory", _write("both/in-setgid", "")),
     ("make a directory there", lambda r: (r / "both/sub-setgid").mkdir()),
@@ -192,11 +212,12 @@ def _make_layers(directory: Path) -> list[Path]:
         | {"hollow/h1": "h1", "hollow/h2": "h2", "was-file": "file", "opaque/hidden": "hidden"}
         | {f"b/{name}": f"lower {name} " * 50 for name in "one two three mode owner gone".split()}
         | {f"b/{name}": name for name in "move target attr setuid lower-open".split()}
-        | {"b/open-setuid": "abc", "b/open-setuid2": "abc"},
+        | {f"b/open-setuid{number}": "abc" for number in ("", 2, 3, 4)},
     )
     os.mkfifo(bottom / "lower-fifo")
-    for name, mode in (("setuid", 0o6755), ("open-setuid", 0o6777), ("open-setuid2", 0o6777)):
-        (bottom / "b" / name).chmod(mode)
+    (bottom / "b/setuid").chmod(0o6755)
+    for number in ("", 2, 3, 4):
+        (bottom / f"b/open-setuid{number}").chmod(0o6777)
     os.setxattr(bottom / "b/attr", "user.lower", b"attribute")
     whiteout(top / "hollow/h1")
     whiteout(top / "hollow/h2")

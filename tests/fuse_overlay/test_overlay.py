@@ -661,3 +661,62 @@ def test_copy_up_is_no_change_of_the_directory(made: Made) -> None:
     with made.overlay() as overlay:
         write(overlay, look(overlay, "d/f").number, b"x")
         assert look(overlay, "d").status.st_mtime_ns == 6
+
+
+def test_a_lower_file_changed_without_a_known_name_keeps_its_other_ones(made: Made) -> None:
+    fill(made.bottom, {"a": "low"})
+    os.link(made.bottom / "a", made.bottom / "b")
+    with made.overlay() as overlay:
+        number = look(overlay, "a").number
+        overlay.unlink(1, b"a")
+        overlay.write(number, 0, b"NEW")
+        assert overlay.getattr(number).links == 1
+        assert look(overlay, "b").number == number
+        assert content(overlay, "b") == b"NEW"
+    with made.overlay() as overlay:
+        assert names(overlay) == ["b"]
+        assert content(overlay, "b") == b"NEW"
+
+
+def test_a_listing_that_was_dropped_from_memory_misses_no_name(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(made.bottom, {f"f{i}": "" for i in range(100)} | {"other/x": ""})
+    with made.overlay() as overlay:
+        seen = set()
+        offset = 0
+        monkeypatch.setattr(fuse_overlay.tree, "_NAMES", 5)
+        while entry := next(overlay.readdir(1, offset), None):
+            name, _, offset = entry
+            if name.startswith(b"f"):
+                overlay.unlink(1, name)
+                seen.add(name)
+            if len(seen) == 50:
+                names(overlay, look(overlay, "other").number)
+                overlay.trim()
+        assert len(seen) == 100
+
+
+def test_a_directory_with_the_name_of_a_whiteout_hides_only_that_name(made: Made) -> None:
+    fill(made.bottom, {"hidden": "low", "shown": "low"})
+    fill(made.upper, {".wh.hidden/x": ""})
+    for _ in range(2):
+        with made.overlay() as overlay:
+            assert names(overlay) == ["shown"]
+
+
+def test_unnamed_files_leave_descriptors_for_others(made: Made) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+            with made.overlay() as overlay:
+                with refused(errno.ENFILE):
+                    for _ in range(400):
+                        overlay.tmpfile(1, 0o600, UID, GID)
+                        overlay.trim()
+                create(overlay, 1, b"other")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -212,6 +212,54 @@ def test_neither_the_host_nor_a_neighbour_notices_a_full_one(tmp_path: Path) -> 
         (tmp_path / "host").write_bytes(b"x" * (16 * MIB))
 
 
+@in_namespace
+def test_zeroing_a_range_that_has_no_blocks_is_limited_too(tmp_path: Path) -> None:
+    with limited(tmp_path) as m:
+        (m / "f").touch()
+        command = ["fallocate", "--zero-range", "--length", str(20 * MIB), str(m / "f")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "No space left" in done.stderr
+        assert used(tmp_path) < MIB
+
+
+@in_namespace
+def test_blocks_that_come_with_writing_back_are_counted(tmp_path: Path) -> None:
+    with limited(tmp_path) as m:
+        before = free(m)
+        for _ in range(3):
+            for name in "abcdef":
+                with (m / name).open("wb", 0) as file:
+                    for index in range(20):  # more extents than an inode holds itself
+                        os.pwrite(file.fileno(), b"x", index << 16)
+                    os.fsync(file.fileno())
+            subprocess.run(["rm", *(m / name for name in "abcdef")], check=True)
+            assert free(m) == before
+
+
+@in_namespace
+def test_a_directory_that_does_not_fit_is_not_renamed(tmp_path: Path) -> None:
+    fill(tmp_path / "low", {f"d/{i}": "x" * (3 * MIB) for i in range(8)})
+    with limited(tmp_path) as m:
+        with pytest.raises(OSError, match="No space left"):
+            os.rename(m / "d", m / "e")
+        assert used(tmp_path) <= 8 * MIB
+        assert sorted(os.listdir(m / "d")) == [str(i) for i in range(8)]
+
+
+@in_namespace
+def test_a_disk_below_that_is_full_first_is_an_error_too(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
+    upper, work = layers(disk, "upper", "work")
+    (tmp_path / "low/big").write_bytes(b"x" * (12 * MIB))
+    with mounted([tmp_path / "low"], upper, work, tmp_path / "m", ",size=1G") as m:
+        with pytest.raises(OSError, match="No space left"):
+            os.chmod(m / "big", 0o600)
+        assert [name for name in os.listdir(work / "work") if name != "whiteout"] == []
+    subprocess.run(["umount", disk], check=True)
+
+
 def test_a_size_that_is_none_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(
         ["fuse-overlay", "-o", "lowerdir=/,upperdir=/u,workdir=/w,size=lots", "/m"],
