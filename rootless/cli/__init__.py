@@ -41,6 +41,7 @@ _WAIT: Final = Entry(
 )
 _LOGS: Final = Entry("rootless.cli.logs:logs", "Show what a container printed")
 _ATTACH: Final = Entry("rootless.cli.attach:attach", "Look on at a running container")
+_EXEC: Final = Entry("rootless.cli.execute:execute", "Run a command in a running container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
 _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
@@ -57,6 +58,7 @@ _COMMANDS: Final = {
     "restart": _RESTART,
     "wait": _WAIT,
     "logs": _LOGS,
+    "exec": _EXEC,
     "attach": _ATTACH,
     "rename": _RENAME,
     "rm": _RM,
@@ -82,6 +84,7 @@ _SECTIONS: Final = {
             "restart": _RESTART,
             "wait": _WAIT,
             "logs": _LOGS,
+            "exec": _EXEC,
             "attach": _ATTACH,
             "rename": _RENAME,
             "rm": _RM,

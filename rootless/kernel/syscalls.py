@@ -59,6 +59,7 @@ AT_RECURSIVE: Final = 0x8000
 
 # <linux/prctl.h>
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
