@@ -141,7 +141,8 @@ class Onlooking:
                     if "ready" in message or "attached" in message:
                         if proxy:
                             stack.enter_context(_signals_forwarded(channel))
-                        stack.enter_context(self._raw_terminal())
+                        takes_keys = self._terminal and self._typing is not None
+                        stack.enter_context(raw_terminal(enabled=takes_keys))
                         stack.enter_context(_window_followed(channel))
                     if "ready" in message:
                         channel.send({"start": True})
@@ -157,22 +158,23 @@ class Onlooking:
             self._typing = None
         return typing is None or not typing.keys.found
 
-    @contextlib.contextmanager
-    def _raw_terminal(self) -> Iterator[None]:
-        """Pass every key of our terminal through, in this block, if a container takes them."""
-        if not self._terminal or self._typing is None or not os.isatty(0):
-            yield
-            return
-        import termios
-        import tty
 
-        saved = termios.tcgetattr(0)
-        tty.setraw(0, termios.TCSADRAIN)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(termios.error):  # the terminal is gone
-                termios.tcsetattr(0, termios.TCSADRAIN, saved)
+@contextlib.contextmanager
+def raw_terminal(*, enabled: bool) -> Iterator[None]:
+    """Pass every key of our terminal through, in this block, where a container takes them."""
+    if not enabled or not os.isatty(0):
+        yield
+        return
+    import termios
+    import tty
+
+    saved = termios.tcgetattr(0)
+    tty.setraw(0, termios.TCSADRAIN)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(0, termios.TCSADRAIN, saved)
 
 
 def await_start(channel: Channel) -> None:

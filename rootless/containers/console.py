@@ -114,8 +114,9 @@ class Console:
         return self._owner.channel.fileno()
 
     def started(self) -> None:
-        """Tell the owner that the container's command runs."""
-        self._owner.channel.send({"started": True})
+        """Tell the owner, if it is there still, that the container's command runs."""
+        if self._owner in self._onlookers:
+            self._owner.channel.send({"started": True})
 
     def connect(self, streams: Streams, child: process.Child) -> None:
         """Let a new run's output go to the onlookers, and their input to it."""

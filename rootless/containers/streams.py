@@ -174,6 +174,11 @@ class Streams:
             if self._interactive:
                 self.input = master
 
+    @property
+    def has_terminal(self) -> bool:
+        """Whether the container has a terminal, and somebody it."""
+        return self._master >= 0
+
     def copy_window_size(self, terminal: int) -> None:
         """Give the container's terminal the size of another, where there are two."""
         if self._master >= 0:

@@ -213,7 +213,7 @@ class _Supervisor:
                         failure = start.failure(message)
                     else:
                         self._began = time.monotonic()
-                        _silence()
+                        _leave_stderr(self._container.path / "supervisor.log")
                         console.started()
                 start.server.check()
             except RlError as error:
@@ -290,11 +290,11 @@ class _Start:
         return RlError(str(message["error"]), int(message["exit_code"]))
 
 
-def _silence() -> None:
-    """Leave the stderr of whoever started us: there is nothing more to say there."""
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null, 2)
-    os.close(null)
+def _leave_stderr(file: Path) -> None:
+    """Leave the stderr of whoever started us; what still comes is a defect of ours."""
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(opened, 2)
+    os.close(opened)
 
 
 @contextlib.contextmanager

@@ -76,8 +76,9 @@ def test_supervisor_has_a_session_of_its_own_and_holds_nothing_of_the_terminal(r
         pid = process_of(rl, container_id, "supervisor")
         assert os.getsid(pid) == pid
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
-        for fd in range(3):
-            assert os.readlink(f"/proc/{pid}/fd/{fd}") == "/dev/null"
+        held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)]
+        assert held[:2] == ["/dev/null", "/dev/null"]
+        assert held[2].endswith("/supervisor.log")
 
 
 def test_detached_container_ends_with_the_code_of_its_command(rl: Rl) -> None:
