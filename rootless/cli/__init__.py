@@ -42,6 +42,7 @@ _WAIT: Final = Entry(
 _LOGS: Final = Entry("rootless.cli.logs:logs", "Show what a container printed")
 _ATTACH: Final = Entry("rootless.cli.attach:attach", "Look on at a running container")
 _EXEC: Final = Entry("rootless.cli.execute:execute", "Run a command in a running container")
+_TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
 _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
@@ -60,6 +61,7 @@ _COMMANDS: Final = {
     "logs": _LOGS,
     "exec": _EXEC,
     "attach": _ATTACH,
+    "top": _TOP,
     "rename": _RENAME,
     "rm": _RM,
     "pull": _PULL,
@@ -86,7 +88,9 @@ _SECTIONS: Final = {
             "logs": _LOGS,
             "exec": _EXEC,
             "attach": _ATTACH,
+            "top": _TOP,
             "rename": _RENAME,
+            "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
             "rm": _RM,
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },

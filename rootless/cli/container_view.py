@@ -38,6 +38,7 @@ TITLES: Final = {
     "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS",
     "Networks": "NETWORKS",
+    "Size": "SIZE",
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 FILTERS: Final = ("ancestor", "exited", "id", "label", "name", "status")
@@ -71,6 +72,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
         "LocalVolumes": str(len(extra.volumes)),
         "Mounts": ",".join(shorten(mount, 15) if truncate else mount for mount in mounts),
         "Networks": extra.request["network"],
+        "Size": "0B",
     }
 
 

@@ -13,7 +13,7 @@ _COMMANDS: Final = frozenset(
         "attach build builder buildx commit compose config context cp df diff events "
         "export history import load login logout manifest network node pause plugin "
         "port prune push save search secret service stack stats swarm tag "
-        "top unpause update volume"
+        "unpause update volume"
     ).split()
 )
 _RUN_OPTIONS: Final = frozenset(

@@ -12,11 +12,15 @@ from rootless.cli.settings import Settings, pass_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rootless.cli.output import Row
+    from rootless.containers.store import Container
+
 
 @click.command
 @click.option("-a", "--all", "everything", is_flag=True, help="Show those that do not run, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@click.option("-s", "--size", is_flag=True, help="Show how much they have written.")
 @click.option("-l", "--latest", is_flag=True, help="Show the one made last.")
 @click.option("-n", "--last", type=int, default=-1, metavar="N", help="Show the N made last.")
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
@@ -34,6 +38,7 @@ def ps(
     everything: bool,
     quiet: bool,
     no_trunc: bool,
+    size: bool,
     latest: bool,
     last: int,
     template: str | None,
@@ -61,9 +66,26 @@ def ps(
     rows = [
         container_view.row(container, truncate=not no_trunc, now=now) for container in containers
     ]
+    columns: tuple[str, ...] = container_view.COLUMNS
+    if size or ".Size" in (template or ""):
+        _add_sizes(root, containers, rows)
+        columns += ("Size",)
     if quiet and not template:
         template = "{{.ID}}"
-    click.echo(render(rows, container_view.TITLES, container_view.COLUMNS, template), nl=False)
+    click.echo(render(rows, container_view.TITLES, columns, template), nl=False)
+
+
+def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None:
+    from rootless.cli import units
+    from rootless.containers.changes import sizes
+    from rootless.images.store import ImageStore
+
+    images = {image.id: image.size for image in ImageStore(root).images()}
+    written = sizes(containers)
+    for container, row in zip(containers, rows, strict=True):
+        own = written[container.id]
+        virtual = own + images.get(container.extra.image_id, 0)
+        row["Size"] = f"{units.size(own)} (virtual {units.size(virtual)})"
 
 
 def _image_ids(root: Path, names: list[str]) -> frozenset[str]:

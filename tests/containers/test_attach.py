@@ -112,7 +112,8 @@ def test_two_see_the_same_and_one_may_be_killed(rl: Rl) -> None:
     rl("run", "-d", "-i", "--name", "seen", "alpine", "sh", "-c", script)
     first = rl.start("attach", "seen", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     second = rl.start("attach", "--no-stdin", "seen", stdout=subprocess.PIPE)
-    assert first.stdin is not None and first.stdout is not None
+    assert first.stdin is not None
+    assert first.stdout is not None
     assert second.stdout is not None
     first.stdin.write(b"one\n")
     first.stdin.flush()
