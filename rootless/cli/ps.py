@@ -61,7 +61,8 @@ def ps(
     if count >= 0:
         containers = containers[:count]
     elif not everything and not container_view.shows_all(wanted):
-        containers = [container for container in containers if container.state.status == "running"]
+        alive = ("running", "restarting")
+        containers = [container for container in containers if container.state.status in alive]
     now = datetime.now(UTC)
     rows = [
         container_view.row(container, truncate=not no_trunc, now=now) for container in containers

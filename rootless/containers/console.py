@@ -190,8 +190,9 @@ class Console:
             onlooker.channel.send({"attached": True})
         if "stop" in message:
             self.stopped = True
-        if "signal" in message and self.child is not None:
-            self.child.send_signal(int(message["signal"]))
+        number = message.get("stop") or message.get("signal")
+        if number is not None and self.child is not None:
+            self.child.send_signal(int(number))
         if "resize" in message and self._streams is not None and "stdout" in onlooker.sinks:
             self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
 

@@ -1,7 +1,7 @@
 """Ending a running container from outside of its supervisor.
 
-Only sends signals, and a word that no restart is wanted: the supervisor sees
-the end and records it. Called by the
+Only asks the supervisor, which passes the signal on, does not restart, and
+records the end; where there is none, signals PID 1. Called by the
 command line and before a forced removal.
 """
 
@@ -34,10 +34,11 @@ def stop(container: Container, seconds: float | None = None) -> None:
         wanted = container.extra.request.get("stop_timeout")
         seconds = DEFAULT_SECONDS if wanted is None else wanted
     if container.active:
-        _say_stop(container)
-        if not _end(container.state.init, stop_signal(container), seconds):
+        number = stop_signal(container)
+        if not _ask(container, {"stop": number}):
+            _end(container.state.init, number, 0)
+        if not _end(container.state.supervisor, 0, seconds):
             kill(container)
-        wait_for_supervisor(container)
 
 
 def stop_signal(container: Container) -> int:
@@ -52,37 +53,40 @@ def wait_for_supervisor(container: Container) -> None:
 
 
 def send_signal(container: Container, number: int) -> None:
-    """Send a signal to PID 1, as docker kill."""
-    if number in (signal.SIGKILL, stop_signal(container)):
-        _say_stop(container)
-    init = container.state.init
-    if init is not None:
-        _end(init, number, _PATIENCE_SECONDS if number == signal.SIGKILL else 0)
+    """Send a signal to PID 1, as docker kill; one that means to end it is the last start's end."""
     if number == signal.SIGKILL:
-        wait_for_supervisor(container)
-
-
-def _say_stop(container: Container) -> None:
-    """Let the supervisor know that the end is wanted, so that it does not restart."""
-    if channel := connect(container.path):
-        channel.send({"stop": True})
-        channel.close()
+        kill(container)
+    else:
+        key = "stop" if number == stop_signal(container) else "signal"
+        if not _ask(container, {key: number}):
+            _end(container.state.init, number, 0)
 
 
 def kill(container: Container) -> None:
     """Kill a container, also one that is just being started; wait until that is recorded."""
-    _say_stop(container)
     init, supervisor = container.state.init, container.state.supervisor
-    if init is not None and init.alive():
-        gone = _end(init, signal.SIGKILL, _PATIENCE_SECONDS)
-        _end(supervisor, 0, _PATIENCE_SECONDS)
-    else:
-        # Between two runs it has heard us; a start is cut off.
-        patience = _PATIENCE_SECONDS if container.state.status == "restarting" else 0
-        gone = _end(supervisor, 0, patience)
-        gone = gone or _end(supervisor, signal.SIGKILL, _PATIENCE_SECONDS)
-    if not gone:
+    starting = container.state.status == "created"
+    asked = not starting and _ask(container, {"stop": int(signal.SIGKILL)})
+    # Also if the supervisor cannot hear us; what it does not record, its death will tell.
+    _end(init, signal.SIGKILL, _PATIENCE_SECONDS)
+    gone = asked and _end(supervisor, 0, _PATIENCE_SECONDS)
+    if not gone and starting:
+        gone = _end(supervisor, signal.SIGKILL, _PATIENCE_SECONDS)
+    if not gone and not _end(supervisor, 0, _PATIENCE_SECONDS):
         raise RlError(f"container {container.name} could not be killed in time")
+
+
+def _ask(container: Container, message: dict[str, int]) -> bool:
+    """Tell the supervisor what is wanted, whatever it is doing; False if it is not there.
+
+    It passes the signal on as soon as there is a PID 1; after a "stop" it does not restart.
+    """
+    channel = connect(container.path)
+    if channel is None:
+        return False
+    channel.send(message)
+    channel.close()
+    return True
 
 
 def parse_signal(text: str) -> int:

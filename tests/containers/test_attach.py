@@ -107,6 +107,17 @@ def test_start_attached_to_a_terminal_container_is_a_terminal(rl: Rl) -> None:
     rl("rm", "later")
 
 
+def test_detached_shell_waits_for_whoever_attaches(rl: Rl) -> None:
+    rl("run", "-dit", "--rm", "--name", "ready", "-e", f"PS1={PROMPT}", "alpine", "sh")
+    terminal = spawn(rl, "attach", "ready")
+    terminal.sendline("stty size; exit 9")
+    terminal.expect("33 101")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 9
+    assert "no such container" in rl("inspect", "ready", check=False).stderr
+
+
 def test_two_see_the_same_and_one_may_be_killed(rl: Rl) -> None:
     script = "trap 'echo end; exit 2' TERM; while read x; do echo \"$x\"; done; sleep 99"
     rl("run", "-d", "-i", "--name", "seen", "alpine", "sh", "-c", script)

@@ -84,6 +84,7 @@ def test_container_that_waits_for_its_restart_can_be_stopped_and_removed(rl: Rl)
             # The fifth wait is long enough to come into it.
             for _ in range(5):
                 assert follow.stdout.readline() == b"run\n"
+            assert name in rl("ps", "--format", "{{.Names}}").stdout.split()
             rl(*ending, name)
     assert rl("inspect", "-f", "{{.State.Status}}", "waiting1").stdout == "exited\n"
     rl("rm", "waiting1")
