@@ -84,7 +84,7 @@ def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> 
 
 def follow(root: Path, container: Container, launch: Launch, onlooking: Onlooking | None) -> int:
     """Have a supervisor start its container; return its exit code, or 0 if nobody looks on."""
-    from rootless.containers import attach
+    from rootless.containers import attach, logout
     from rootless.images.store import ImageStore
 
     images = ImageStore(root)
@@ -92,6 +92,8 @@ def follow(root: Path, container: Container, launch: Launch, onlooking: Onlookin
     launch.supervise(root, container.id, layers, onlooking.handed if onlooking else {})
     if onlooking is None:
         attach.await_start(launch.channel)
+        if said := logout.warning():
+            click.echo(f"rl: warning: {said}", err=True)
         return 0
     onlooking.close_handed()
     code = onlooking.follow(launch.channel)

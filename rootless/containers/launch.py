@@ -7,12 +7,18 @@ moment that the container runs, the command is an onlooker like any other.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rootless.containers.channel import Channel
+from rootless.containers.streams import wait
 from rootless.kernel import process, syscalls
+
+# For a supervisor to clear up what it had begun, or what had ended.
+_PATIENCE_SECONDS: Final = 10.0
 
 
 class Launch:
@@ -36,9 +42,13 @@ class Launch:
         self.channel.send(message, *streams.values())
 
     def end(self) -> None:
-        """Wait until the supervisor has ended; one that has not yet started anything does so."""
+        """Wait until the supervisor has ended; one that has not yet started anything does so.
+
+        Not for ever: an interrupt may have come at the moment when the container had started.
+        """
         self.channel.close()
-        self.child.wait()
+        if self.child.running and wait({self.child.pidfd: select.POLLIN}, _PATIENCE_SECONDS):
+            self.child.wait()
 
 
 def _main(channel: Channel) -> int:
