@@ -41,7 +41,9 @@ TITLES: Final = {
     "Size": "SIZE",
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-FILTERS: Final = ("ancestor", "exited", "id", "label", "name", "status")
+FILTERS: Final = (
+    "ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume",
+)  # fmt: skip
 
 _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 # What Go prints for a time that has not come.
@@ -127,8 +129,17 @@ def selected(
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
         )
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
+        and ("network" not in wanted or container.extra.request["network"] in wanted["network"])
+        and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
         and filters.labels_match(wanted.get("label", ()), container.extra.labels)
     )
+
+
+def _volumes(container: Container) -> Iterator[str]:
+    """Yield what --filter volume= may call the mounts of a container."""
+    for mount in _mounts(container):
+        yield mount["Destination"]
+        yield mount.get("Name") or mount["Source"]
 
 
 def _name_matches(name: str, patterns: list[str]) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show some, by ancestor, exited, id, label, name or status.",
+    help="Show some, by ancestor, before, exited, id, label, name, network, since, status, volume.",
 )
 @pass_settings
 def ps(
@@ -52,10 +52,15 @@ def ps(
     root = settings.root
     wanted = filters.parse(conditions, container_view.FILTERS)
     ancestors = _image_ids(root, wanted["ancestor"]) if "ancestor" in wanted else frozenset()
+    store = ContainerStore(root)
+    before = [store.get(name).created for name in wanted.get("before", ())]
+    since = [store.get(name).created for name in wanted.get("since", ())]
     containers = [
         container
-        for container in ContainerStore(root).list()
+        for container in store.list()
         if container_view.selected(container, wanted, ancestors)
+        and all(container.created < moment for moment in before)
+        and all(container.created > moment for moment in since)
     ]
     count = 1 if latest else last
     if count >= 0:

@@ -40,3 +40,20 @@ def test_prune_removes_what_does_not_run_and_says_how_much_that_was(fresh_rl: Rl
     )
     assert fresh_rl("ps", "-a", "-q", "--no-trunc").stdout.strip() == running
     fresh_rl("rm", "-f", running)
+
+
+def test_ps_chooses_by_age_by_volume_and_by_network(rl: Rl) -> None:
+    rl("create", "--name", "old", "--network", "none", "-v", "vol:/data", "alpine", "true")
+    rl("create", "--name", "new", "alpine", "true")
+
+    def shown(condition: str) -> list[str]:
+        names = rl("ps", "-a", "--filter", condition, "--format", "{{.Names}}").stdout.split()
+        return sorted(names)
+
+    assert shown("before=new") == ["old"]
+    assert shown("since=old") == ["new"]
+    assert shown("volume=vol") == shown("volume=/data") == ["old"]
+    assert shown("volume=other") == []
+    assert shown("network=host") == ["new"]
+    assert "no such container" in rl("ps", "--filter", "since=none", check=False).stderr
+    rl("rm", "-v", "old", "new")
