@@ -27,9 +27,23 @@ _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 
 _RUN: Final = Entry("rootless.cli.run:run", "Run a command in a new container of an image")
+_CREATE: Final = Entry(
+    "rootless.cli.create:create", "Make a container of an image, to be started later"
+)
+_START: Final = Entry("rootless.cli.start:start", "Start containers that do not run")
 _PS: Final = Entry("rootless.cli.ps:ps", "List containers")
 _RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
 _STOP: Final = Entry("rootless.cli.stop:stop", "Stop containers")
+_KILL: Final = Entry("rootless.cli.kill:kill", "Send a signal to containers")
+_RESTART: Final = Entry("rootless.cli.restart:restart", "Stop containers and start them again")
+_WAIT: Final = Entry(
+    "rootless.cli.wait:wait", "Wait for containers to end, and print their exit codes"
+)
+_LOGS: Final = Entry("rootless.cli.logs:logs", "Show what a container printed")
+_ATTACH: Final = Entry("rootless.cli.attach:attach", "Look on at a running container")
+_EXEC: Final = Entry("rootless.cli.execute:execute", "Run a command in a running container")
+_TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
+_RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
 _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
 _RMI: Final = Entry("rootless.cli.rmi:rmi", "Remove images")
@@ -37,8 +51,18 @@ _INFO: Final = Entry("rootless.cli.info:info", "Tell what this machine offers, a
 
 _COMMANDS: Final = {
     "run": _RUN,
+    "create": _CREATE,
+    "start": _START,
     "ps": _PS,
     "stop": _STOP,
+    "kill": _KILL,
+    "restart": _RESTART,
+    "wait": _WAIT,
+    "logs": _LOGS,
+    "exec": _EXEC,
+    "attach": _ATTACH,
+    "top": _TOP,
+    "rename": _RENAME,
     "rm": _RM,
     "pull": _PULL,
     "images": _IMAGES,
@@ -54,8 +78,19 @@ _SECTIONS: Final = {
         "Work with containers",
         {
             "run": _RUN,
+            "create": _CREATE,
+            "start": _START,
             "ls": _PS,
             "stop": _STOP,
+            "kill": _KILL,
+            "restart": _RESTART,
+            "wait": _WAIT,
+            "logs": _LOGS,
+            "exec": _EXEC,
+            "attach": _ATTACH,
+            "top": _TOP,
+            "rename": _RENAME,
+            "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
             "rm": _RM,
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },
@@ -169,7 +204,7 @@ def _explain(error: Exception, message: str, debug: bool, hint: bool = False) ->
 def _usage(error: click.UsageError) -> str:
     """Return what is wrong with the use of a command, and where its use is explained."""
     path = error.ctx.command_path if error.ctx else "rl"
-    if isinstance(error, click.NoSuchOption) and path in ("rl run", "rl container run"):
+    if isinstance(error, click.NoSuchOption) and path.split()[-1] in ("run", "create"):
         from rootless.cli.missing import run_option
 
         if option := run_option(error.option_name):

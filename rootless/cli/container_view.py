@@ -15,6 +15,8 @@ from rootless.cli.output import Row, label_method, label_text, label_title, shor
 from rootless.cli.template import Map
 from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
+from rootless.containers import log
+from rootless.containers.restart import Policy
 from rootless.containers.spec import STOP_SIGNAL
 from rootless.containers.store import Container
 from rootless.errors import RlError
@@ -36,9 +38,12 @@ TITLES: Final = {
     "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS",
     "Networks": "NETWORKS",
+    "Size": "SIZE",
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-FILTERS: Final = ("ancestor", "exited", "id", "label", "name", "status")
+FILTERS: Final = (
+    "ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume",
+)  # fmt: skip
 
 _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 # What Go prints for a time that has not come.
@@ -69,6 +74,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
         "LocalVolumes": str(len(extra.volumes)),
         "Mounts": ",".join(shorten(mount, 15) if truncate else mount for mount in mounts),
         "Networks": extra.request["network"],
+        "Size": "0B",
     }
 
 
@@ -81,6 +87,8 @@ def status(container: Container, now: datetime) -> str:
         started = parse_time(state.started_at)
         return f"Up {duration((now - started).total_seconds())}" if started else "Up"
     since = f" {ago(state.finished_at, now)}" if state.finished_at else ""
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}){since}"
     return f"Exited ({state.exit_code}){since}"
 
 
@@ -121,8 +129,17 @@ def selected(
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
         )
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
+        and ("network" not in wanted or container.extra.request["network"] in wanted["network"])
+        and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
         and filters.labels_match(wanted.get("label", ()), container.extra.labels)
     )
+
+
+def _volumes(container: Container) -> Iterator[str]:
+    """Yield what --filter volume= may call the mounts of a container."""
+    for mount in _mounts(container):
+        yield mount["Destination"]
+        yield mount.get("Name") or mount["Source"]
 
 
 def _name_matches(name: str, patterns: list[str]) -> bool:
@@ -157,9 +174,9 @@ def inspect(container: Container) -> dict[str, Any]:
         "ResolvConfPath": str(container.path / "resolv.conf"),
         "HostnamePath": str(container.path / "hostname"),
         "HostsPath": str(container.path / "hosts"),
-        "LogPath": "",
+        "LogPath": str(log.path(container.path)) if _keeps_log(container) else "",
         "Name": f"/{container.name}",
-        "RestartCount": 0,
+        "RestartCount": container.state.restarts,
         "Driver": "fuse-overlay",
         "Platform": "linux",
         "AppArmorProfile": "",
@@ -185,6 +202,7 @@ def inspect(container: Container) -> dict[str, Any]:
             "Entrypoint": list(extra.entrypoint),
             "Labels": Map(extra.labels),
             "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
+            "StopTimeout": extra.request.get("stop_timeout"),
         },
         "NetworkSettings": {
             "Ports": Map(),
@@ -198,6 +216,10 @@ def inspect(container: Container) -> dict[str, Any]:
     }
 
 
+def _keeps_log(container: Container) -> bool:
+    return bool(container.extra.request.get("log_driver", "json-file") == "json-file")
+
+
 def _state(container: Container) -> dict[str, Any]:
     state = container.state
     running = state.status == "running"
@@ -205,7 +227,7 @@ def _state(container: Container) -> dict[str, Any]:
         "Status": state.status,
         "Running": running,
         "Paused": False,
-        "Restarting": False,
+        "Restarting": state.status == "restarting",
         "OOMKilled": False,
         "Dead": False,
         "Pid": state.init.pid if running and state.init else 0,
@@ -218,6 +240,7 @@ def _state(container: Container) -> dict[str, Any]:
 
 def _host_config(container: Container) -> dict[str, Any]:
     spec, request = container.config, container.extra.request
+    policy = Policy.parse(request.get("restart", "no"))
     return {
         "Binds": [
             f"{mount['Name'] if mount['Type'] == 'volume' else mount['Source']}"
@@ -225,9 +248,10 @@ def _host_config(container: Container) -> dict[str, Any]:
             for mount in _mounts(container)
             if mount["Type"] != "tmpfs"
         ],
+        "LogConfig": {"Type": request.get("log_driver", "json-file"), "Config": Map()},
         "NetworkMode": request["network"],
         "PortBindings": Map(),
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.limit},
         "AutoRemove": request["auto_remove"],
         "CapAdd": [],
         "CapDrop": [],

@@ -10,27 +10,26 @@ from typing import Final
 
 _COMMANDS: Final = frozenset(
     (
-        "attach build builder buildx commit compose config context cp create df diff events exec "
-        "export history import kill load login logout logs manifest network node pause plugin "
-        "port prune push rename restart save search secret service stack start stats swarm tag "
-        "top unpause update volume wait"
+        "attach build builder buildx commit compose config context cp df diff events "
+        "export history import load login logout manifest network node pause plugin "
+        "port prune push save search secret service stack stats swarm tag "
+        "unpause update volume"
     ).split()
 )
 _RUN_OPTIONS: Final = frozenset(
     (
-        "add-host annotation attach blkio-weight cap-add cap-drop cgroup-parent cgroupns cidfile "
-        "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems detach detach-keys device "
+        "add-host annotation attach blkio-weight cap-add cap-drop cgroup-parent cgroupns "
+        "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems device "
         "dns dns-option dns-search domainname expose gpus group-add health-cmd ip ip6 ipc "
-        "label-file link log-driver log-opt mac-address memory memory-reservation memory-swap "
+        "label-file link log-opt mac-address memory memory-reservation memory-swap "
         "network-alias no-healthcheck oom-kill-disable oom-score-adj pid pids-limit privileged "
-        "publish publish-all restart runtime shm-size sig-proxy stop-signal stop-timeout "
+        "publish publish-all runtime shm-size sig-proxy "
         "storage-opt sysctl ulimit userns uts volume-driver volumes-from"
     ).split()
 )
 _SHORT: Final = {
     "-a": "--attach",
     "-c": "--cpu-shares",
-    "-d": "--detach",
     "-m": "--memory",
     "-p": "--publish",
     "-P": "--publish-all",

@@ -12,11 +12,15 @@ from rootless.cli.settings import Settings, pass_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rootless.cli.output import Row
+    from rootless.containers.store import Container
+
 
 @click.command
 @click.option("-a", "--all", "everything", is_flag=True, help="Show those that do not run, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@click.option("-s", "--size", is_flag=True, help="Show how much they have written.")
 @click.option("-l", "--latest", is_flag=True, help="Show the one made last.")
 @click.option("-n", "--last", type=int, default=-1, metavar="N", help="Show the N made last.")
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show some, by ancestor, exited, id, label, name or status.",
+    help="Show some, by ancestor, before, exited, id, label, name, network, since, status, volume.",
 )
 @pass_settings
 def ps(
@@ -34,6 +38,7 @@ def ps(
     everything: bool,
     quiet: bool,
     no_trunc: bool,
+    size: bool,
     latest: bool,
     last: int,
     template: str | None,
@@ -47,23 +52,46 @@ def ps(
     root = settings.root
     wanted = filters.parse(conditions, container_view.FILTERS)
     ancestors = _image_ids(root, wanted["ancestor"]) if "ancestor" in wanted else frozenset()
+    store = ContainerStore(root)
+    before = [store.get(name).created for name in wanted.get("before", ())]
+    since = [store.get(name).created for name in wanted.get("since", ())]
     containers = [
         container
-        for container in ContainerStore(root).list()
+        for container in store.list()
         if container_view.selected(container, wanted, ancestors)
+        and all(container.created < moment for moment in before)
+        and all(container.created > moment for moment in since)
     ]
     count = 1 if latest else last
     if count >= 0:
         containers = containers[:count]
     elif not everything and not container_view.shows_all(wanted):
-        containers = [container for container in containers if container.state.status == "running"]
+        alive = ("running", "restarting")
+        containers = [container for container in containers if container.state.status in alive]
     now = datetime.now(UTC)
     rows = [
         container_view.row(container, truncate=not no_trunc, now=now) for container in containers
     ]
+    columns: tuple[str, ...] = container_view.COLUMNS
+    if size or ".Size" in (template or ""):
+        _add_sizes(root, containers, rows)
+        columns += ("Size",)
     if quiet and not template:
         template = "{{.ID}}"
-    click.echo(render(rows, container_view.TITLES, container_view.COLUMNS, template), nl=False)
+    click.echo(render(rows, container_view.TITLES, columns, template), nl=False)
+
+
+def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None:
+    from rootless.cli import units
+    from rootless.containers.changes import sizes
+    from rootless.images.store import ImageStore
+
+    images = {image.id: image.size for image in ImageStore(root).images()}
+    written = sizes(containers)
+    for container, row in zip(containers, rows, strict=True):
+        own = written[container.id]
+        virtual = own + images.get(container.extra.image_id, 0)
+        row["Size"] = f"{units.size(own)} (virtual {units.size(virtual)})"
 
 
 def _image_ids(root: Path, names: list[str]) -> frozenset[str]:

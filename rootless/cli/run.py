@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,6 +26,30 @@ if TYPE_CHECKING:
     cls=FlagCommand,
     # All after the image is the container's command, options included.
     context_settings={"allow_interspersed_args": False},
+)
+@click.option("-d", "--detach", is_flag=True, help="Leave it running, and print its ID.")
+@click.option("--detach-keys", metavar="KEYS", help="The keys to leave it: ctrl-p,ctrl-q.")
+@click.option("--cidfile", metavar="FILE", help="Write the container's ID to FILE.")
+@click.option("--stop-signal", metavar="SIGNAL", help="The signal that stops it.")
+@click.option(
+    "--stop-timeout",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait before it is killed.",
+)
+@click.option(
+    "--restart",
+    default="no",
+    show_default=True,
+    metavar="POLICY",
+    help="When it is started again: on-failure[:N], always, unless-stopped.",
+)
+@click.option(
+    "--log-driver",
+    type=click.Choice(["json-file", "none"]),
+    default="json-file",
+    show_default=True,
+    help="Whether what it prints is kept for rl logs.",
 )
 @click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
 @click.option("-t", "--tty", is_flag=True, help="Give the container a terminal.")
@@ -78,7 +102,62 @@ if TYPE_CHECKING:
 @pass_settings
 def run(
     settings: Settings,
+    /,
     *,
+    detach: bool,
+    detach_keys: str | None,
+    cidfile: str | None,
+    pull: str,
+    platform: str | None,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Run a command in a new container of an image."""
+    from rootless.containers import attach
+
+    wanted = make_request(**options)
+    keys = attach.parse_keys(attach.DEFAULT_KEYS if detach_keys is None else detach_keys)
+    if wanted.terminal and wanted.interactive and not detach and not os.isatty(0):
+        raise RlError("the input device is not a terminal (leave out -t)")
+    if cidfile is not None:
+        check_cidfile(cidfile)
+    image = find_or_pull(settings.root, wanted.image, pull, platform, quiet)
+    from rootless.cli.start import follow
+    from rootless.containers.launch import Launch
+
+    launch = Launch()
+    try:
+        # Imported while the supervisor loads.
+        from rootless.containers.create import create
+        from rootless.containers.store import Process
+
+        container = create(settings.root, wanted, image, Process.of(launch.child.pid))
+        if cidfile is not None:
+            write_cidfile(cidfile, container.id)
+        if detach:
+            click.echo(container.id)
+            follow(settings.root, container, launch, None)
+            return 0
+        onlooking = attach.Onlooking(
+            stdin=wanted.interactive, output=True, terminal=wanted.terminal, keys=keys
+        )
+        code = follow(settings.root, container, launch, onlooking)
+    except BaseException:
+        launch.end()
+        raise
+    finally:
+        from rootless.containers.remove import remove_leftovers
+
+        remove_leftovers(settings.root)
+    return code
+
+
+def make_request(
+    *,
+    stop_signal: str | None,
+    stop_timeout: int | None,
+    restart: str,
+    log_driver: Literal["json-file", "none"],
     interactive: bool,
     tty: bool,
     auto_remove: bool,
@@ -97,17 +176,19 @@ def run(
     label: tuple[str, ...],
     init: bool,
     security_opt: tuple[str, ...],
-    pull: str,
-    platform: str | None,
-    quiet: bool,
     image: str,
     command: tuple[str, ...],
-) -> int:
-    """Run a command in a new container of an image."""
-    if tty and interactive and not os.isatty(0):
-        raise RlError("the input device is not a terminal (leave out -t)")
+) -> requests.Request:
+    """Return what the options ask for; RlError where they contradict each other."""
+    from rootless.containers.restart import Policy
+    from rootless.containers.stop import parse_signal
+
+    if stop_signal is not None:
+        parse_signal(stop_signal)
+    if Policy.parse(restart).name != "no" and auto_remove:
+        raise RlError("--restart and --rm contradict each other")
     files = [line for path in env_file for line in requests.parse_env_file(path)]
-    wanted = requests.Request(
+    return requests.Request(
         image=image,
         command=command,
         name=name,
@@ -129,37 +210,33 @@ def run(
         auto_remove=auto_remove,
         init=init,
         no_new_privileges=_no_new_privileges(security_opt),
+        stop_signal=stop_signal,
+        stop_timeout=stop_timeout,
+        restart=restart,
+        log_driver=log_driver,
     )
-    return run_request(settings.root, wanted, pull=pull, platform=platform, quiet=quiet)
 
 
-def run_request(
-    root: Path, wanted: requests.Request, *, pull: str, platform: str | None, quiet: bool
-) -> int:
-    """Make a container, run it to its end and return its exit code."""
-    image = _find_or_pull(root, wanted.image, pull, platform, quiet)
-    _warn_of_platform(image)
-    from rootless.containers.overlay import Server
+def check_cidfile(path: str) -> None:
+    """Raise RlError if the file for the ID is there already, before anything is made."""
+    if os.path.exists(path):
+        raise RlError(f"container ID file found, delete it first or choose another: {path}")
 
-    container = None
+
+def write_cidfile(path: str, container_id: str) -> None:
+    """Write the ID of a new container into a file of its own."""
     try:
-        with Server() as server:
-            # Imported while the server loads.
-            from rootless.containers.create import create
-            from rootless.containers.store import ContainerStore, Process
-            from rootless.containers.supervisor import run as supervise
-            from rootless.images.store import ImageStore
+        with open(path, "x", encoding="ascii") as file:
+            file.write(container_id)
+    except OSError as error:
+        raise RlError(f"cannot write the container ID file {path}: {error.strerror}") from None
 
-            container = create(root, wanted, image, Process.of(os.getpid()))
-            images = ImageStore(root)
-            layers = [images.layer_path(layer) for layer in image.layers]
-            return supervise(ContainerStore(root), container, layers, server)
-    finally:
-        from rootless.containers.remove import remove_leftovers, remove_own
 
-        remove_leftovers(root)
-        if container is not None and wanted.auto_remove:
-            remove_own(root, container.id)
+def find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:
+    """Return the image of a container to be made, fetched if it has to be."""
+    image = _find_or_pull(root, name, pull, platform, quiet)
+    _warn_of_platform(image)
+    return image
 
 
 def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:

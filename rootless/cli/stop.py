@@ -12,18 +12,17 @@ from rootless.cli.settings import Settings, pass_settings
 @click.option(
     "-t",
     "--time",
+    "--timeout",
     "seconds",
     type=click.IntRange(min=0),
-    default=10,
-    show_default=True,
     metavar="SECONDS",
-    help="How long to wait before killing.",
+    help="How long to wait before killing: 10, or what --stop-timeout said.",
 )
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
 )
 @pass_settings
-def stop(settings: Settings, seconds: int, names: tuple[str, ...]) -> int:
+def stop(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> int:
     """Stop containers.
 
     With the signal that their image names, and by force when that was not enough.

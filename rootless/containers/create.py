@@ -21,6 +21,7 @@ from rootless.containers.store import (
     ContainerStore,
     Process,
     State,
+    name_in_use,
     now,
     write_state,
 )
@@ -121,18 +122,20 @@ def _with_sources(
     return paired
 
 
-def _checked_name(name: str | None, taken: dict[str, str]) -> str | None:
-    if name is None:
-        return None
+def check_name(name: str) -> None:
+    """Raise RlError for what cannot name a container."""
     if not valid_name(name):
         raise RlError(
             f"invalid container name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )
+
+
+def _checked_name(name: str | None, taken: dict[str, str]) -> str | None:
+    if name is None:
+        return None
+    check_name(name)
     if name in taken:
-        raise RlError(
-            f'the container name "{name}" is already in use by container {taken[name][:12]} '
-            "(remove that container, or choose another name)"
-        )
+        raise name_in_use(name, taken[name])
     return name
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -48,8 +49,8 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
 
     ``stdio`` are its three standard streams, or none for a terminal of its own.
     """
-    with _failures_sent(channel):
-        _wait(channel)
+    with failures_sent(channel):
+        wait_for_go(channel)
         syscalls.become_root()
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
@@ -67,7 +68,7 @@ def main_anew(bundle: str, channel_fd: str, *stdio: str) -> int:
     """Go on where ``main`` left off to execute the interpreter anew."""
     channel = Channel(socket.socket(fileno=int(channel_fd)))
     os.set_inheritable(channel.fileno(), False)
-    with _failures_sent(channel):
+    with failures_sent(channel):
         with open(f"{bundle}/config.json", "rb") as file:
             spec = json.load(file)
         _proceed(spec, [int(fd) for fd in stdio], channel)
@@ -78,14 +79,15 @@ def _proceed(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
     os.setsid()
     process.die_with_parent()
     os.umask(0o022)
-    _leave_keyring()
+    leave_keyring()
     _set_up(spec, stdio, channel)
-    _wait(channel)
-    _execute(spec["process"])
+    wait_for_go(channel)
+    execute(spec["process"])
 
 
 @contextlib.contextmanager
-def _failures_sent(channel: Channel) -> Iterator[None]:
+def failures_sent(channel: Channel) -> Iterator[None]:
+    """Send what fails in this block to the supervisor."""
     try:
         yield
     except RlError as error:
@@ -99,7 +101,7 @@ def _failures_sent(channel: Channel) -> Iterator[None]:
         channel.send({"error": text[:_LONGEST], "exit_code": FAILED})
 
 
-def _wait(channel: Channel) -> None:
+def wait_for_go(channel: Channel) -> None:
     """Wait for the supervisor's go-ahead; without it there is nobody to run for."""
     message, _ = channel.receive()
     if message is None:
@@ -113,19 +115,25 @@ def _set_up(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
     socket.sethostname(spec["hostname"])
     # Prepared while the overlay server is still loading; what follows waits for it.
     rootfs.assemble(root, spec, read_extra(spec).filled_volumes)
-    master = _take(stdio) if stdio else _open_terminal(root)
+    if stdio:
+        master = take(stdio)
+    else:
+        master = open_terminal(root)
+        _bind_console(root)
     os.close(mounts.make_directories(root, spec["process"]["cwd"]))
-    user = _resolve_user(root, spec["process"]["user"]["username"])
+    user = resolve_user(root, spec["process"]["user"]["username"])
     if spec["root"]["readonly"]:
         mounts.set_readonly(f"/proc/self/fd/{root}")
     _enter(root)
     os.chdir(spec["process"]["cwd"])
-    _become(user, spec["process"])
+    become(user, spec["process"])
+    # Once more: the change of identity has cleared it.
+    process.die_with_parent()
     channel.send({"ready": True}, *master)
     process.close_all_but([channel.fileno()])
 
 
-def _leave_keyring() -> None:
+def leave_keyring() -> None:
     """Leave the user's session keyring outside: it may hold tickets and file system keys."""
     try:
         syscalls.join_new_session_keyring()
@@ -159,14 +167,12 @@ def _enter(root: int) -> None:
     os.chdir("/")
 
 
-def _open_terminal(root: int) -> list[int]:
+def open_terminal(root: int) -> list[int]:
     """Make a terminal in the container's devpts, our standard streams its slave; return [master].
 
     Everything goes by descriptor: no path of the container is trusted to be the
     terminal (CVE-2025-52565).
     """
-    import fcntl
-
     # Not through /dev/ptmx, which is a link.
     flags = os.O_RDWR | os.O_NOCTTY
     master = mounts.open_in_root(root, "/dev/pts/ptmx", flags)
@@ -176,20 +182,26 @@ def _open_terminal(root: int) -> list[int]:
         os.dup2(slave, fd)
     os.close(slave)
     fcntl.ioctl(0, _TIOCSCTTY, 0)
+    return [master]
+
+
+def _bind_console(root: int) -> None:
+    """Let /dev/console be our terminal, too."""
     console = mounts.make_target(root, "/dev/console", directory=False)
     tree = syscalls.open_tree("", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH, directory=0)
     mounts.attach(tree, console, mounts.parse_options(()))
     os.close(console)
-    return [master]
 
 
-def _take(stdio: Sequence[int]) -> list[int]:
+def take(stdio: Sequence[int]) -> list[int]:
+    """Make these our standard streams; return no master."""
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)
     return []
 
 
-def _resolve_user(root: int, wanted: str) -> users.User:
+def resolve_user(root: int, wanted: str) -> users.User:
+    """Return the user that ``wanted`` means in the container's own databases."""
     return users.resolve(
         wanted, _read_database(root, "/etc/passwd"), _read_database(root, "/etc/group")
     )
@@ -207,7 +219,7 @@ def _read_database(root: int, path: str) -> str:
         return file.read(_LARGEST_DATABASE)
 
 
-def _become(user: users.User, settings: dict[str, Any]) -> None:
+def become(user: users.User, settings: dict[str, Any]) -> None:
     """Take the container user's identity and limits; nothing can be regained afterwards."""
     for fd in range(3):
         # A user who is not root opens /dev/stdout, too.
@@ -232,13 +244,11 @@ def _become(user: users.User, settings: dict[str, Any]) -> None:
     capabilities.limit_to(kept["permitted"] if user.uid == 0 else ())
     if settings["noNewPrivileges"]:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    # Once more: the change of identity has cleared it.
-    process.die_with_parent()
     if not any(item.startswith("HOME=") for item in settings["env"]):
         settings["env"].append(f"HOME={user.home}")
 
 
-def _execute(settings: dict[str, Any]) -> None:
+def execute(settings: dict[str, Any]) -> None:
     """Become the command, or raise RlError with NOT_FOUND or NOT_EXECUTABLE."""
     args: list[str] = settings["args"]
     env = dict(item.split("=", 1) for item in settings["env"])

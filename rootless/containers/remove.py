@@ -26,6 +26,7 @@ def remove(root: Path, container: Container, *, force: bool = False, volumes: bo
                 f"container {container.name} is running (stop it first, or use rl rm --force)"
             )
         stop.kill(container)
+    stop.wait_for_supervisor(container)
     _discard(root, container, volumes=volumes)
 
 

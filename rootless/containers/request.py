@@ -57,6 +57,10 @@ class Request:
     auto_remove: bool = False
     init: bool = False
     no_new_privileges: bool = False
+    stop_signal: str | None = None
+    stop_timeout: int | None = None
+    restart: str = "no"
+    log_driver: str = "json-file"
 
 
 def valid_name(name: str) -> bool:

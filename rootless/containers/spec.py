@@ -171,8 +171,8 @@ def build(
         labels={**image.labels, **request.labels},
     )
     annotations = {ANNOTATION: json.dumps(asdict(extra))}
-    if image.stop_signal:
-        annotations[STOP_SIGNAL] = image.stop_signal
+    if stop_signal := request.stop_signal or image.stop_signal:
+        annotations[STOP_SIGNAL] = stop_signal
     own_network = request.network != "host"
     return {
         "ociVersion": "1.0.2",

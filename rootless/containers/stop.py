@@ -1,6 +1,7 @@
 """Ending a running container from outside of its supervisor.
 
-Only sends signals: the supervisor sees the end and records it. Called by the
+Only asks the supervisor, which passes the signal on, does not restart, and
+records the end; where there is none, signals PID 1. Called by the
 command line and before a forced removal.
 """
 
@@ -11,6 +12,7 @@ import select
 import signal
 from typing import Final
 
+from rootless.containers.console import connect
 from rootless.containers.spec import STOP_SIGNAL
 from rootless.containers.store import Container, Process
 from rootless.errors import RlError
@@ -19,26 +21,72 @@ from rootless.kernel import process
 # For a kernel to end what was killed, and for a supervisor to record it.
 _PATIENCE_SECONDS: Final = 10.0
 
+# Docker's.
+DEFAULT_SECONDS: Final = 10
 
-def stop(container: Container, seconds: float) -> None:
-    """Send the image's StopSignal, wait up to ``seconds``, then kill; as docker stop."""
+
+def stop(container: Container, seconds: float | None = None) -> None:
+    """Send the StopSignal, wait up to ``seconds``, then kill; as docker stop.
+
+    None is what --stop-timeout said when the container was made.
+    """
+    if seconds is None:
+        wanted = container.extra.request.get("stop_timeout")
+        seconds = DEFAULT_SECONDS if wanted is None else wanted
     if container.active:
-        number = parse_signal(container.config["annotations"].get(STOP_SIGNAL, "SIGTERM"))
-        if not _end(container.state.init, number, seconds):
+        number = stop_signal(container)
+        if not _ask(container, {"stop": number}):
+            _end(container.state.init, number, 0)
+        if not _end(container.state.supervisor, 0, seconds):
             kill(container)
-        _end(container.state.supervisor, 0, _PATIENCE_SECONDS)
+
+
+def stop_signal(container: Container) -> int:
+    """Return the signal that --stop-signal or the image names."""
+    return parse_signal(container.config["annotations"].get(STOP_SIGNAL, "SIGTERM"))
+
+
+def wait_for_supervisor(container: Container) -> None:
+    """Wait until a container that ended is done with."""
+    if not _end(container.state.supervisor, 0, _PATIENCE_SECONDS):
+        raise RlError(f"container {container.name} is still busy with the end of its last run")
+
+
+def send_signal(container: Container, number: int) -> None:
+    """Send a signal to PID 1, as docker kill; one that means to end it is the last start's end."""
+    if number == signal.SIGKILL:
+        kill(container)
+    else:
+        key = "stop" if number == stop_signal(container) else "signal"
+        if not _ask(container, {key: number}):
+            _end(container.state.init, number, 0)
 
 
 def kill(container: Container) -> None:
     """Kill a container, also one that is just being started; wait until that is recorded."""
     init, supervisor = container.state.init, container.state.supervisor
-    if init is not None and init.alive():
-        gone = _end(init, signal.SIGKILL, _PATIENCE_SECONDS)
-        _end(supervisor, 0, _PATIENCE_SECONDS)
-    else:
+    starting = container.state.status == "created"
+    asked = not starting and _ask(container, {"stop": int(signal.SIGKILL)})
+    # Also if the supervisor cannot hear us; what it does not record, its death will tell.
+    _end(init, signal.SIGKILL, _PATIENCE_SECONDS)
+    gone = asked and _end(supervisor, 0, _PATIENCE_SECONDS)
+    if not gone and starting:
         gone = _end(supervisor, signal.SIGKILL, _PATIENCE_SECONDS)
-    if not gone:
+    if not gone and not _end(supervisor, 0, _PATIENCE_SECONDS):
         raise RlError(f"container {container.name} could not be killed in time")
+
+
+def _ask(container: Container, message: dict[str, int]) -> bool:
+    """Tell the supervisor what is wanted, whatever it is doing; False if it is not there.
+
+    It passes the signal on as soon as there is a PID 1; after a "stop" it does not restart.
+    """
+    channel = connect(container.path)
+    if channel is None:
+        return False
+    channel.send(message)
+    channel.close()
+    return True
 
 
 def parse_signal(text: str) -> int:

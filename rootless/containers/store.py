@@ -14,12 +14,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rootless.containers.spec import Extra, Spec, read_extra
 from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
@@ -59,13 +59,14 @@ class State:
 
     name: str
     created_at: str
-    status: Literal["created", "running", "exited"] = "created"
+    status: Literal["created", "running", "restarting", "exited"] = "created"
     started_at: str = ""
     finished_at: str = ""
     exit_code: int = 0
     error: str = ""
     init: Process | None = None
     supervisor: Process | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Container:
     def active(self) -> bool:
         """Whether it runs or is just being started."""
         starting = self.state.status == "created" and self.state.supervisor is not None
-        return starting or self.state.status == "running"
+        return starting or self.state.status in ("running", "restarting")
 
     @property
     def auto_remove(self) -> bool:
@@ -141,6 +142,13 @@ class ContainerStore:
             raise ContainerNotFound(f"no such container: {name}")
         return found
 
+    def by_id(self, container_id: str) -> Container:
+        """Return the container with this whole ID."""
+        found = self._read(container_id)
+        if found is None:
+            raise ContainerNotFound(f"no such container: {container_id[:12]}")
+        return found
+
     def used_layers(self) -> set[str]:
         """Return the diff IDs of all layers that containers need.
 
@@ -175,8 +183,31 @@ class ContainerStore:
         return container
 
     def update(self, container: Container, **changes: object) -> Container:
-        """Record changes of the state; safe against a kill at any instant."""
-        state = replace(container.state, **changes)  # type: ignore[arg-type]
+        """Record changes of the state, on top of those that others made.
+
+        Safe against a kill at any instant. FileNotFoundError if it was removed.
+        """
+        with self.locked():
+            return self._change(container, changes)
+
+    def claim(self, container: Container, supervisor: Process) -> Container:
+        """Let ``supervisor`` start a container; RlError if another one already has it."""
+        with self.locked():
+            if self.by_id(container.id).active:
+                raise RlError(f"container {container.name} is already running")
+            fresh = {"status": "created", "supervisor": supervisor, "init": None}
+            return self._change(container, {**fresh, "error": "", "restarts": 0})
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name; the caller has checked its form."""
+        with self.locked():
+            for other in self.list():
+                if other.name == name:
+                    raise name_in_use(name, other.id)
+            self._change(container, {"name": name})
+
+    def _change(self, container: Container, changes: Mapping[str, Any]) -> Container:
+        state = replace(_parse_state((container.path / "state.json").read_bytes()), **changes)
         write_state(container.path, state)
         return replace(container, state=state)
 
@@ -219,6 +250,14 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def name_in_use(name: str, owner: str) -> RlError:
+    """Say that a name is taken by the container with the ID ``owner``."""
+    return RlError(
+        f'the container name "{name}" is already in use by container {owner[:12]} '
+        "(remove that container, or choose another name)"
+    )
 
 
 def write_state(path: Path, state: State) -> None:

@@ -1,8 +1,8 @@
-"""The standard streams of a container, carried between its descriptors and ours.
+"""What flows in and out of a container: from its descriptors to the log and to whoever looks on.
 
-Owns the copying and the state of our terminal; knows nothing of processes.
-Nothing of ours is handed in directly: a container that held our terminal could
-type into it. Called by the supervisor.
+Owns the copying; knows nothing of processes. Nothing of ours is handed in
+directly: a container that held our terminal could type into it. Called by the
+supervisor; ``Pump`` and ``wait`` also by those who attach.
 """
 
 from __future__ import annotations
@@ -14,10 +14,56 @@ import os
 import select
 import stat
 import termios
-from collections.abc import Iterator
 from typing import Final
 
+from rootless.containers import log
+
 _CHUNK: Final = 65536
+
+
+class Sink:
+    """A descriptor that takes a stream and is never waited for."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = _reopened(fd)
+        self.pending = b""
+        self.error: OSError | None = None
+        # A pipe that poll calls writable takes PIPE_BUF without waiting, pipe(7).
+        patient = stat.S_ISREG(os.fstat(self.fd).st_mode) or not os.get_blocking(self.fd)
+        self._at_once = _CHUNK if patient else select.PIPE_BUF
+
+    def advance(self) -> bool:
+        """Write of what is pending; False when it takes no more, ever.
+
+        ``error`` then tells why, unless it is just that nobody reads it any more.
+        """
+        try:
+            written = os.write(self.fd, self.pending[: self._at_once])
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                self.error = error
+            return False
+        self.pending = self.pending[written:]
+        return True
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
+def _reopened(fd: int) -> int:
+    """Return a description of our own of a pipe or terminal, so that no write to it can block."""
+    if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            own = os.open(f"/proc/self/fd/{fd}", flags)
+        except OSError:
+            return fd
+        os.close(fd)
+        return own
+    return fd
 
 
 class Pump:
@@ -26,10 +72,8 @@ class Pump:
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
         self.sink = sink
-        self.error: OSError | None = None
         self._pending = b""
-        # A pipe that poll calls writable takes PIPE_BUF without waiting, pipe(7).
-        patient = stat.S_ISREG(os.fstat(sink).st_mode) or not os.get_blocking(sink)
+        patient = not os.get_blocking(sink)
         self._at_once = _CHUNK if patient else select.PIPE_BUF
 
     def interest(self) -> tuple[int, int]:
@@ -37,18 +81,14 @@ class Pump:
         return (self.sink, select.POLLOUT) if self._pending else (self.source, select.POLLIN)
 
     def advance(self) -> bool:
-        """Copy what is ready; False when there is no more to copy, ever.
-
-        That is at the end of the source, or when the sink takes no more; ``error``
-        then tells why, unless it is just that nobody reads it any more.
-        """
+        """Copy what is ready; False when there is no more to copy, ever."""
         if not self._pending:
             try:
-                self._pending = os.read(self.source, _CHUNK)
+                self._pending = self.read()
             except BlockingIOError:
                 return True
             except OSError:
-                # EIO: the last process that had the terminal is gone.
+                # EIO: a terminal is gone.
                 return False
             if not self._pending or not wait({self.sink: select.POLLOUT}, 0):
                 return bool(self._pending)
@@ -56,114 +96,139 @@ class Pump:
             written = os.write(self.sink, self._pending[: self._at_once])
         except BlockingIOError:
             return True
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                self.error = error
+        except OSError:
             return False
         self._pending = self._pending[written:]
         return True
 
+    def read(self) -> bytes:
+        """Return the next of the source, b"" at its end."""
+        return os.read(self.source, _CHUNK)
+
+
+class Output:
+    """One output of a container: into the log, and to all sinks at the speed of the slowest."""
+
+    def __init__(self, name: str, source: int) -> None:
+        self.name = name
+        self.source = source
+        self.sinks: list[Sink] = []
+
+    def interests(self) -> dict[int, int]:
+        """Return what it waits for: its sinks, or else its source."""
+        waiting = {sink.fd: select.POLLOUT for sink in self.sinks if sink.pending}
+        return waiting or {self.source: select.POLLIN}
+
+    def read(self, writer: log.Writer | None) -> bool:
+        """Read what is there; False at the end."""
+        try:
+            data = os.read(self.source, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # EIO: the last process that had the terminal is gone.
+            return False
+        if writer is not None:
+            writer.write(self.name, data)
+        for sink in self.sinks:
+            sink.pending = data
+        return bool(data)
+
 
 class Streams:
-    """All that flows between a container and us.
+    """The container's side of all that flows.
 
     Without a terminal the container gets pipes (and the null device for an input
     that nobody asked for); with one it makes a terminal of its own and gives us
     the master.
     """
 
-    def __init__(self, *, terminal: bool, interactive: bool) -> None:
+    def __init__(self, *, terminal: bool, interactive: bool, writer: log.Writer | None) -> None:
         self.container_ends: list[int] = []
-        self.error: OSError | None = None
-        self._outputs: list[Pump] = []
-        self._input: Pump | None = None
+        self.outputs: list[Output] = []
+        self.input = -1
         self._interactive = interactive
+        self._writer = writer
         self._master = -1
         if not terminal:
             self._make_pipes()
 
     def _make_pipes(self) -> None:
         if self._interactive:
-            theirs, ours = os.pipe()
-            os.set_blocking(ours, False)
-            self._input = Pump(0, ours)
+            theirs, self.input = os.pipe()
+            os.set_blocking(self.input, False)
         else:
             theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.container_ends.append(theirs)
-        for sink in (1, 2):
+        for name in ("stdout", "stderr"):
             source, theirs = os.pipe()
-            self._outputs.append(Pump(source, sink))
+            self.outputs.append(Output(name, source))
             self.container_ends.append(theirs)
 
     def connect(self, masters: list[int]) -> None:
         """Take the master of the container's terminal, if it made one."""
         for master in masters:
-            self._master = master
             os.set_blocking(master, False)
-            self._outputs.append(Pump(master, 1))
+            self._master = master
+            self.outputs.append(Output("stdout", master))
             if self._interactive:
-                self._input = Pump(0, master)
-            self.copy_window_size()
+                self.input = master
 
     @property
-    def draining(self) -> bool:
-        """Whether there may still be output."""
-        return bool(self._outputs)
+    def has_terminal(self) -> bool:
+        """Whether the container has a terminal, and somebody it."""
+        return self._master >= 0
 
-    def copy_window_size(self) -> None:
-        """Give the container's terminal the size of ours, where there are two."""
+    def copy_window_size(self, terminal: int) -> None:
+        """Give the container's terminal the size of another, where there are two."""
         if self._master >= 0:
             with contextlib.suppress(OSError):
-                size = fcntl.ioctl(1, termios.TIOCGWINSZ, b"\0" * 8)
+                size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, b"\0" * 8)
                 fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
-    @contextlib.contextmanager
-    def raw_terminal(self) -> Iterator[None]:
-        """Pass every key of our terminal through, in this block, if a container takes them."""
-        if self._master < 0 or self._input is None or not os.isatty(0):
-            yield
-            return
-        import tty
-
-        saved = termios.tcgetattr(0)
-        tty.setraw(0, termios.TCSADRAIN)
-        try:
-            yield
-        finally:
-            termios.tcsetattr(0, termios.TCSADRAIN, saved)
-
-    def interests(self, running: bool) -> dict[int, int]:
-        """Return what to poll for: descriptor -> events; input only for a running container."""
-        pumps = [*self._outputs, self._input] if running and self._input else self._outputs
+    def interests(self) -> dict[int, int]:
+        """Return what to poll for: descriptor -> events."""
         interests: dict[int, int] = {}
-        for pump in pumps:
-            fd, events = pump.interest()
-            interests[fd] = interests.get(fd, 0) | events
+        for output in self.outputs:
+            for fd, events in output.interests().items():
+                interests[fd] = interests.get(fd, 0) | events
         return interests
 
-    def advance(self, ready: set[int]) -> None:
-        """Copy what is ready."""
-        for pump in list(self._outputs):
-            if pump.interest()[0] in ready and not pump.advance():
-                self.error = self.error or pump.error
-                self._end(pump)
-        source = self._input
-        if source is not None and source.interest()[0] in ready and not source.advance():
-            self._input = None
-            if self._master < 0:
-                os.close(source.sink)
-            else:
-                # Our terminal is gone: the container's is hung up in turn.
-                self._end(*(output for output in self._outputs if output.source == self._master))
+    def advance(self, ready: set[int]) -> list[Sink]:
+        """Copy what is ready; return the sinks that failed, each still in its output."""
+        failed: list[Sink] = []
+        for output in list(self.outputs):
+            if any(sink.pending for sink in output.sinks):
+                waiting = [sink for sink in output.sinks if sink.pending and sink.fd in ready]
+                failed += [sink for sink in waiting if not sink.advance()]
+            elif output.source in ready and not output.read(self._writer):
+                self.end(output)
+        return failed
 
-    def _end(self, *outputs: Pump) -> None:
-        """Forget outputs; the container learns of it when it writes to what is closed here."""
-        for pump in outputs:
-            self._outputs.remove(pump)
-            os.close(pump.source)
-            if pump.source == self._master:
-                self._input = None
-                self._master = -1
+    def end(self, output: Output) -> None:
+        """Forget an output; the container learns of it when it writes to what is closed here."""
+        if output in self.outputs:
+            self.outputs.remove(output)
+            os.close(output.source)
+            if output.source == self._master:
+                self.input = self._master = -1
+            if self._writer is not None:
+                self._writer.finish(output.name)
+
+    def end_input(self) -> None:
+        """Let the container see the end of its input: of a terminal, a hang-up."""
+        if self._master >= 0:
+            for output in list(self.outputs):
+                self.end(output)
+        elif self.input >= 0:
+            os.close(self.input)
+            self.input = -1
+
+    def close(self) -> None:
+        """Close everything."""
+        for output in list(self.outputs):
+            self.end(output)
+        self.end_input()
 
 
 def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:

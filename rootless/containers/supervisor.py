@@ -1,13 +1,13 @@
-"""The life of one container, from clone to exit code.
+"""The life of one container, from clone to its last exit code.
 
 Starts the overlay server and PID 1, gives each what the other must have, then
-carries streams and signals until the end and records it. Whichever of the
-processes dies, the others follow: the supervisor kills PID 1 when the overlay
-server is gone, the overlay server does when the supervisor is gone, and with
-PID 1 its whole PID namespace and every mount end.
+carries streams, log and signals until the end, records it, and begins again
+where the restart policy says so. Whichever of the processes dies, the others
+follow: the supervisor kills PID 1 when the overlay server is gone, the overlay
+server does when the supervisor is gone, and with PID 1 its whole PID namespace
+and every mount end.
 
-Runs in the foreground, in the process that called it, which must be
-single-threaded.
+A process of its own (``launch`` forks it), single-threaded, without a terminal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import errno
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rootless.containers import init
+from rootless.containers import init, log, restart
 from rootless.containers.channel import Channel
+from rootless.containers.console import Console, Onlooker
 from rootless.containers.overlay import Server
 from rootless.containers.spec import Spec
 from rootless.containers.store import Container, ContainerStore, Process, now
@@ -40,42 +42,19 @@ _NAMESPACES: Final = {
     "cgroup": syscalls.CLONE_NEWCGROUP,
 }
 
-# Passed on to the container, as docker run does; stopping and continuing us is
-# the terminal's business, and faults and broken pipes are our own.
-_FORWARDED: Final = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGPROF,
-    signal.SIGVTALRM,
-    signal.SIGIO,
-    signal.SIGPWR,
-    signal.SIGXCPU,
-)
 
-# PID 1 may well ignore ^C; a person who insists means it.
-_INTERRUPTS_TO_KILL: Final = 3
+def supervise(
+    containers: ContainerStore,
+    container: Container,
+    layers: Sequence[Path],
+    server: Server,
+    owner: Onlooker,
+) -> None:
+    """Run a container to its end; ``owner`` is told how it starts and how it ends.
 
-
-def run(
-    containers: ContainerStore, container: Container, layers: Sequence[Path], server: Server
-) -> int:
-    """Run a created container in the foreground and return its exit code.
-
-    ``layers`` are its unpacked layers from the bottom to the top; ``server`` is new, and ended
-    by the caller. RlError (with the exit code to leave with) where the container could not be
-    started or was cut off.
+    ``layers`` are its unpacked layers from the bottom to the top; ``server`` is new.
     """
-    record = _Record(containers, container)
-    try:
-        return _run(container, layers, server, record)
-    except RlError as error:
-        record.failed(error)
-        raise
+    _Supervisor(containers, container, layers, owner).supervise(server)
 
 
 class _Record:
@@ -86,44 +65,172 @@ class _Record:
         self._container = container
 
     def started(self, pid: int) -> None:
-        self._update(status="running", started_at=now(), init=Process.of(pid))
+        self._update(
+            status="running", started_at=now(), finished_at="", exit_code=0, error="",
+            init=Process.of(pid),
+        )  # fmt: skip
 
-    def ended(self, exit_code: int) -> None:
-        self._update(status="exited", exit_code=exit_code, finished_at=now(), init=None)
+    def ended(self, exit_code: int, *, again: bool = False) -> None:
+        status = "restarting" if again else "exited"
+        self._update(status=status, exit_code=exit_code, finished_at=now(), init=None)
+
+    def restarted(self, count: int) -> None:
+        self._update(restarts=count)
 
     def failed(self, error: RlError) -> None:
-        if self._container.state.status != "exited":
-            self.ended(error.exit_code)
         self._update(error=str(error))
 
     def _update(self, **changes: object) -> None:
-        self._container = self._containers.update(self._container, **changes)
+        with contextlib.suppress(FileNotFoundError):  # it was removed by force
+            self._container = self._containers.update(self._container, **changes)
 
 
-def _run(container: Container, layers: Sequence[Path], server: Server, record: _Record) -> int:
-    spec, request, path = container.config, container.extra.request, container.path
-    streams = Streams(terminal=request["terminal"], interactive=request["interactive"])
-    channel, theirs = Channel.pair()
-    child = _clone(spec, streams, theirs)
-    with _killed_at_the_end(child):
-        start = _Start(child, channel, server)
-        userns.write_maps(child.pid, userns.user_maps())
-        channel.send({"go": True})
-        (fuse,) = start.expect("fuse")
-        server.serve(
-            lower=[str(layer) for layer in reversed(layers)],
-            upper=str(path / "upper"),
-            work=str(path / "work"),
-            log=str(path / "overlay.log"),
-            pidfd=child.pidfd,
-            fuse=fuse,
+class _Supervisor:
+    """One container with its onlookers, over all its runs."""
+
+    def __init__(
+        self,
+        containers: ContainerStore,
+        container: Container,
+        layers: Sequence[Path],
+        owner: Onlooker,
+    ) -> None:
+        request = container.extra.request
+        self._root = containers.root
+        self._container = container
+        self._layers = layers
+        self._record = _Record(containers, container)
+        self._console = Console(container.path, owner)
+        self._policy = restart.Policy.parse(request.get("restart", "no"))
+        self._logging = request.get("log_driver", "json-file") != "none"
+        self._restarts = 0
+        self._began = 0.0
+
+    def supervise(self, server: Server) -> None:
+        signal.signal(signal.SIGTERM, self._terminate)
+        pause = 0.0
+        while True:
+            code, error = self._run_once(server)
+            again = self._began > 0 and self._again(code)
+            if not again:
+                break
+            self._console.finish(code, error)
+            pause = restart.delay(pause, time.monotonic() - self._began)
+            if not self._pause(pause):
+                self._record.ended(code)
+                break
+            self._restarts += 1
+            self._record.restarted(self._restarts)
+            server = Server()
+        if self._container.auto_remove:
+            from rootless.containers.remove import remove_own
+
+            remove_own(self._root, self._container.id)
+        self._console.finish(code, error)
+
+    def _terminate(self, number: int, _: object) -> None:
+        # The machine goes down, or the session ends.
+        self._console.stopped = True
+        if self._console.child is not None:
+            self._console.child.send_signal(number)
+
+    def _again(self, code: int) -> bool:
+        return not self._console.stopped and self._policy.again(code, self._restarts)
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before a restart; False if it is not wanted any more."""
+        deadline = time.monotonic() + seconds
+        while not self._console.stopped and (rest := deadline - time.monotonic()) > 0:
+            self._console.advance(wait(self._console.interests(), rest))
+        return not self._console.stopped
+
+    def _run_once(self, server: Server) -> tuple[int, str]:
+        """Run the container once, with ``server``, and return its exit code and what failed."""
+        try:
+            with server:
+                return self._run(server), ""
+        except RlError as error:
+            self._record.ended(error.exit_code, again=self._began > 0 and self._again(125))
+            self._record.failed(error)
+            return error.exit_code, str(error)
+
+    def _run(self, server: Server) -> int:
+        spec, path = self._container.config, self._container.path
+        request = self._container.extra.request
+        writer = log.Writer(log.path(path)) if self._logging else None
+        streams = Streams(
+            terminal=request["terminal"], interactive=request["interactive"], writer=writer
         )
-        os.close(fuse)
-        streams.connect(start.expect("ready"))
-        record.started(child.pid)
-        with streams.raw_terminal(), _signals_forwarded(child, streams):
+        channel, theirs = Channel.pair()
+        child = _clone(spec, streams, theirs)
+        with _killed_at_the_end(child, channel, streams, writer):
+            start = _Start(child, channel, server, self._console)
+            start.agreed = self._restarts > 0
+            userns.write_maps(child.pid, userns.user_maps())
+            channel.send({"go": True})
+            (fuse,) = start.expect("fuse")
+            server.serve(
+                lower=[str(layer) for layer in reversed(self._layers)],
+                upper=str(path / "upper"),
+                work=str(path / "work"),
+                log=str(path / "overlay.log"),
+                pidfd=child.pidfd,
+                fuse=fuse,
+            )
+            os.close(fuse)
+            streams.connect(start.expect("ready"))
+            if not start.agreed:
+                self._console.agree()
+                start.agreed = True
+            self._console.connect(streams, child)
+            self._record.started(child.pid)
             channel.send({"start": True})
-            return _carry(streams, start, record)
+            return self._carry(streams, start)
+
+    def _carry(self, streams: Streams, start: _Start) -> int:
+        """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code.
+
+        The end is recorded when it comes, also if somebody is slow to read the rest.
+        """
+        child, channel, console = start.child, start.channel, self._console
+        executing = True
+        failure: RlError | None = None
+        while child.running or streams.outputs:
+            interests = streams.interests()
+            for fd, events in console.interests().items():
+                interests[fd] = interests.get(fd, 0) | events
+            if child.running:
+                interests |= {child.pidfd: select.POLLIN} | start.server.watched()
+            if executing:
+                interests[channel.fileno()] = select.POLLIN
+            ready = wait(interests)
+            try:
+                if executing and channel.fileno() in ready:
+                    # The end of file says that the command was executed.
+                    executing = False
+                    message, _ = channel.receive()
+                    if message is not None:
+                        failure = start.failure(message)
+                    else:
+                        self._began = time.monotonic()
+                        _leave_stderr(self._container.path / "supervisor.log")
+                        console.started()
+                start.server.check()
+            except RlError as error:
+                failure = error
+                child.kill()
+            console.failed(streams.advance(ready))
+            console.advance(ready)
+            if child.running and child.pidfd in ready:
+                child.wait()
+                # Whoever stopped it had said so before.
+                console.hear_all()
+                console.run_ended()
+                if failure is None:
+                    self._record.ended(child.wait(), again=self._again(child.wait()))
+        if failure is not None:
+            raise failure
+        return child.wait()
 
 
 def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
@@ -147,15 +254,27 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
 class _Start:
     """PID 1, the overlay server, and what they tell until the command has been executed."""
 
-    def __init__(self, child: process.Child, channel: Channel, server: Server) -> None:
+    def __init__(
+        self, child: process.Child, channel: Channel, server: Server, console: Console
+    ) -> None:
         self.child = child
         self.channel = channel
         self.server = server
+        self._console = console
+        self.agreed = False
 
     def expect(self, what: str) -> list[int]:
         """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
-        wait({self.channel.fileno(): select.POLLIN} | self.server.watched())
-        self.server.check()
+        interests = {self.channel.fileno(): select.POLLIN}
+        if not self.agreed:
+            interests[self._console.owner_channel()] = select.POLLIN
+        ready: set[int] = set()
+        while self.channel.fileno() not in ready:
+            ready = wait(interests | self.server.watched())
+            self.server.check()
+            if not self.agreed and self._console.owner_channel() in ready:
+                # The owner says nothing before it is asked: this is its end.
+                raise RlError("it was interrupted before it started")
         message, fds = self.channel.receive()
         if message is None or what not in message:
             raise self.failure(message)
@@ -171,71 +290,23 @@ class _Start:
         return RlError(str(message["error"]), int(message["exit_code"]))
 
 
-def _carry(streams: Streams, start: _Start, record: _Record) -> int:
-    """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code.
-
-    The end is recorded when it comes, also if somebody is slow to read the rest.
-    """
-    child, channel = start.child, start.channel
-    executing = True
-    failure: RlError | None = None
-    while child.running or streams.draining:
-        interests = streams.interests(child.running)
-        if child.running:
-            interests |= {child.pidfd: select.POLLIN} | start.server.watched()
-        if executing:
-            interests[channel.fileno()] = select.POLLIN
-        ready = wait(interests)
-        try:
-            if executing and channel.fileno() in ready:
-                # The end of file says that the command was executed.
-                executing = False
-                message, _ = channel.receive()
-                if message is not None:
-                    failure = start.failure(message)
-            start.server.check()
-        except RlError as error:
-            failure = error
-            child.kill()
-        streams.advance(ready)
-        if child.running and child.pidfd in ready:
-            child.wait()
-            if failure is None:
-                record.ended(child.wait())
-    if failure is not None:
-        raise failure
-    if streams.error is not None:
-        raise RlError(f"cannot write the container's output: {streams.error.strerror}")
-    return child.wait()
+def _leave_stderr(file: Path) -> None:
+    """Leave the stderr of whoever started us; what still comes is a defect of ours."""
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(opened, 2)
+    os.close(opened)
 
 
 @contextlib.contextmanager
-def _killed_at_the_end(child: process.Child) -> Iterator[None]:
+def _killed_at_the_end(
+    child: process.Child, channel: Channel, streams: Streams, writer: log.Writer | None
+) -> Iterator[None]:
     try:
         yield
     finally:
         child.kill()
         child.wait()
-
-
-@contextlib.contextmanager
-def _signals_forwarded(child: process.Child, streams: Streams) -> Iterator[None]:
-    """Pass signals on to PID 1, which gets them as Docker's does: only those it handles count."""
-
-    interrupts = 0
-
-    def forward(number: int, _: object) -> None:
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        child.send_signal(signal.SIGKILL if interrupts >= _INTERRUPTS_TO_KILL else number)
-
-    def resize(*_: object) -> None:
-        streams.copy_window_size()
-
-    saved = {number: signal.signal(number, forward) for number in _FORWARDED}
-    saved[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-    try:
-        yield
-    finally:
-        for number, handler in saved.items():
-            signal.signal(number, handler)
+        channel.close()
+        streams.close()
+        if writer is not None:
+            writer.close()

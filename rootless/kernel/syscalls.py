@@ -59,11 +59,15 @@ AT_RECURSIVE: Final = 0x8000
 
 # <linux/prctl.h>
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+# <sys/inotify.h>
+IN_MODIFY: Final = 0x00000002
 
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
@@ -236,6 +240,16 @@ def become_root() -> None:
     _check(_syscall(_SYS_SETGROUPS, ctypes.c_size_t(0), None))
     _check(_syscall(_SYS_SETRESGID, zero, zero, zero))
     _check(_syscall(_SYS_SETRESUID, zero, zero, zero))
+
+
+def inotify_init() -> int:
+    """Return a descriptor that becomes readable when a watched file changes, inotify(7)."""
+    return _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+
+
+def inotify_add_watch(fd: int, path: str, events: int) -> None:
+    """Watch a file for IN_* events."""
+    _check(_libc.inotify_add_watch(fd, _bytes(path), ctypes.c_uint32(events)), path)
 
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,12 @@ import pytest
 from tests.support.oci import Layer, tar_of, write_layout
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+
+
+@pytest.fixture(scope="module")
+def rl(make_rl: Callable[[], Rl], alpine: str) -> Rl:
+    """Return the command with a store of these tests' own: they look at all that is in it."""
+    return make_rl()
 
 
 @pytest.fixture(scope="module")

@@ -116,6 +116,7 @@ def test_ps_shows_a_container_as_docker_does(container: Container) -> None:
         "LocalVolumes": "2",
         "Mounts": "/home/me/src,cache,ffffffffffffff…",
         "Networks": "none",
+        "Size": "0B",
     }
 
 

@@ -95,3 +95,32 @@ def test_pulls_that_are_killed_leave_a_store_that_works(fresh_rl: Rl) -> None:
     fresh_rl("rmi", "alpine")
     for directory in ("images/blobs/sha256", "layers", "tmp"):
         assert list(Path(fresh_rl.root / directory).iterdir()) == []
+
+
+def test_detached_containers_that_are_hit_have_a_truthful_state(fresh_rl: Rl) -> None:
+    script = "i=0; while :; do i=$((i+1)); echo $i; done"
+    for _ in range(24):
+        policy = random.choice(["no", "always"])
+        ids = [
+            fresh_rl(
+                "run", "-q", "-d", "--restart", policy, "alpine", "sh", "-c", script
+            ).stdout.strip()
+            for _ in range(2)
+        ]  # fmt: skip
+        exec_of_one = fresh_rl.start("exec", ids[0], "sleep", "1000", stderr=subprocess.DEVNULL)
+        known = [int(line.split()[0]) for line in leaks.processes(fresh_rl.directory)]
+        time.sleep(random.uniform(0, 0.3))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(random.choice(known), signal.SIGKILL)
+        fresh_rl("stop", "-t", "0", *ids)
+        assert exec_of_one.wait(60) != 0
+        assert leaks.wait_for_none(fresh_rl.directory) == []
+        for container_id in ids:
+            form = "{{.State.Status}} {{.State.Pid}}"
+            assert fresh_rl("inspect", "-f", form, container_id).stdout == "exited 0\n"
+            lines = fresh_rl("logs", container_id).stdout.split("\n")[:-1]
+            # Every line is whole: each run counts from one.
+            for before, line in zip(["0", *lines], lines, strict=False):
+                assert int(line) in (int(before) + 1, 1)
+        fresh_rl("rm", *ids)
+    assert list((fresh_rl.root / "containers").iterdir()) == []

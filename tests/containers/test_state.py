@@ -46,6 +46,12 @@ def state_of(rl: Rl, name: str) -> dict[str, Any]:
     return state
 
 
+def supervisor_of(rl: Rl, name: str) -> int:
+    path = rl.root / "containers" / inspect(rl, name)["Id"] / "state.json"
+    pid: int = json.loads(path.read_bytes())["supervisor"]["pid"]
+    return pid
+
+
 def wait_until_dead(rl: Rl, name: str) -> bool:
     """Wait until the overlay server has seen the supervisor's death and ended the container."""
     path = rl.root / "containers" / inspect(rl, name)["Id"] / "state.json"
@@ -84,8 +90,8 @@ def test_failure_to_start_is_recorded_with_its_reason(rl: Rl) -> None:
 
 def test_container_whose_processes_were_all_killed_is_not_said_to_run(rl: Rl) -> None:
     with running(rl, "orphan") as process:
-        process.kill()
-        process.wait()
+        os.kill(supervisor_of(rl, "orphan"), signal.SIGKILL)
+        assert process.wait(30) == 125
         assert wait_until_dead(rl, "orphan")
         state = state_of(rl, "orphan")
         assert (state["Status"], state["Pid"], state["ExitCode"]) == ("exited", 0, 255)
@@ -149,10 +155,11 @@ def test_end_is_seen_though_nobody_reads_the_output(rl: Rl) -> None:
 
 def test_stopped_supervisor_does_not_make_a_dead_container_live(rl: Rl) -> None:
     with running(rl, "frozen", "sh", "-c", "echo up; sleep 0.5") as process:
-        process.send_signal(signal.SIGSTOP)
+        supervisor = supervisor_of(rl, "frozen")
+        os.kill(supervisor, signal.SIGSTOP)
         time.sleep(1)
         assert state_of(rl, "frozen")["Status"] == "exited"
-        process.send_signal(signal.SIGCONT)
+        os.kill(supervisor, signal.SIGCONT)
         assert process.wait(30) == 0
         assert state_of(rl, "frozen")["ExitCode"] == 0
 

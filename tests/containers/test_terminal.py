@@ -17,7 +17,9 @@ PROMPT = "READY> "
 @contextmanager
 def shell(rl: Rl, *options: str) -> Iterator[pexpect.spawn[str]]:
     """Start an interactive shell in a container, in a terminal of 101 columns and 33 rows."""
-    command = [*rl.command, "run", "--rm", "-it", "-e", f"PS1={PROMPT}", *options, "alpine", "sh"]
+    name = f"shell-{os.urandom(4).hex()}"
+    command = [*rl.command, "run", "--rm", "-it", "--name", name]
+    command += ["-e", f"PS1={PROMPT}", *options, "alpine", "sh"]
     terminal: pexpect.spawn[str] = pexpect.spawn(
         command[0], command[1:], env=os.environ | rl.environment, encoding="utf-8",
         timeout=30, dimensions=(33, 101), echo=True,
@@ -27,6 +29,7 @@ def shell(rl: Rl, *options: str) -> Iterator[pexpect.spawn[str]]:
         yield terminal
     finally:
         terminal.close(force=True)
+        rl("rm", "-f", name)
 
 
 def answer(terminal: pexpect.spawn[str], command: str) -> str:
@@ -55,7 +58,7 @@ def test_window_size_follows_ours(rl: Rl) -> None:
 
 def test_interrupt_key_reaches_the_command_and_not_us(rl: Rl) -> None:
     with shell(rl) as terminal:
-        terminal.sendline("echo sleeping; sleep 1000")
+        terminal.sendline("sh -c 'echo sleeping; exec sleep 1000'")
         terminal.expect("sleeping\r\n")
         terminal.sendintr()
         terminal.expect(PROMPT)

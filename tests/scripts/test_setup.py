@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-PREFIX = Path("/opt/rl")
+PREFIX = Path(os.environ.get("RL_PREFIX", "/opt/rl"))
 
 
 def setup(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -78,7 +78,11 @@ def test_a_second_setup_changes_nothing(arguments: tuple[str, ...]) -> None:
     assert setup("--test").returncode == 0
     before = state(*users)
     done = setup(*arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "setup: rl is ready in /opt/rl\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "",
+        f"setup: rl is ready in {PREFIX}\n",
+    )
     assert state(*users) == before
 
 

@@ -1,0 +1,42 @@
+"""`rl create`: what `rl run` makes, without running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rootless.cli.flags import FlagCommand
+from rootless.cli.run import check_cidfile, find_or_pull, make_request, run, write_cidfile
+from rootless.cli.settings import Settings, pass_settings
+
+_NOT_HERE = ("detach", "detach_keys")
+
+
+@click.command(
+    cls=FlagCommand,
+    params=[param for param in run.params if param.name not in _NOT_HERE],
+    context_settings=run.context_settings,
+)
+@pass_settings
+def create(
+    settings: Settings,
+    /,
+    *,
+    cidfile: str | None,
+    pull: str,
+    platform: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make a container of an image, to be started later."""
+    from rootless.containers.create import create as make
+
+    wanted = make_request(**options)
+    if cidfile is not None:
+        check_cidfile(cidfile)
+    image = find_or_pull(settings.root, wanted.image, pull, platform, quiet)
+    container = make(settings.root, wanted, image)
+    if cidfile is not None:
+        write_cidfile(cidfile, container.id)
+    click.echo(container.id)

@@ -1,0 +1,22 @@
+"""`rl rename`."""
+
+from __future__ import annotations
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.settings import Settings, pass_settings
+
+
+@click.command
+@click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
+@click.argument("new_name", metavar="NEW_NAME")
+@pass_settings
+def rename(settings: Settings, name: str, new_name: str) -> None:
+    """Give a container another name."""
+    from rootless.containers.create import check_name
+    from rootless.containers.store import ContainerStore
+
+    check_name(new_name)
+    store = ContainerStore(settings.root)
+    store.rename(store.get(name), new_name)

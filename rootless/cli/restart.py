@@ -1,0 +1,40 @@
+"""`rl restart`."""
+
+from __future__ import annotations
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.settings import Settings, pass_settings
+
+
+@click.command
+@click.option(
+    "-t",
+    "--time",
+    "--timeout",
+    "seconds",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait before killing: 10, or what --stop-timeout said.",
+)
+@click.argument(
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+)
+@pass_settings
+def restart(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> int:
+    """Stop containers and start them again."""
+    from rootless.cli.report import for_each
+    from rootless.cli.start import start_one
+    from rootless.containers import stop
+    from rootless.containers.store import ContainerStore
+
+    store = ContainerStore(settings.root)
+
+    def restart_one(name: str) -> None:
+        container = store.get(name)
+        stop.stop(container, seconds)
+        start_one(settings.root, store.by_id(container.id), None)
+        click.echo(name)
+
+    return for_each(names, restart_one)

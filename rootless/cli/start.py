@@ -1,0 +1,103 @@
+"""`rl start`, and what it has in common with `rl run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
+from rootless.cli.settings import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rootless.containers.attach import Onlooking
+    from rootless.containers.launch import Launch
+    from rootless.containers.store import Container
+
+
+@click.command(cls=FlagCommand)
+@click.option("-a", "--attach", is_flag=True, help="Show its output, and leave with its status.")
+@click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
+@click.option("--detach-keys", metavar="KEYS", help="The keys to leave it: ctrl-p,ctrl-q.")
+@click.argument(
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+)
+@pass_settings
+def start(
+    settings: Settings,
+    attach: bool,
+    interactive: bool,
+    detach_keys: str | None,
+    names: tuple[str, ...],
+) -> int:
+    """Start containers that do not run."""
+    from rootless.cli.report import for_each
+    from rootless.containers import attach as attaching
+    from rootless.containers.store import ContainerStore
+    from rootless.errors import RlError
+
+    root = settings.root
+    store = ContainerStore(root)
+    keys = attaching.DEFAULT_KEYS if detach_keys is None else detach_keys
+    if attach or interactive:
+        if len(names) > 1:
+            raise RlError("you cannot start and attach multiple containers at once")
+        container = store.get(names[0])
+        request = container.extra.request
+        onlooking = attaching.Onlooking(
+            stdin=interactive and request["interactive"],
+            output=True,
+            terminal=request["terminal"],
+            keys=attaching.parse_keys(keys),
+        )
+        return start_one(root, container, onlooking)
+
+    def start_named(name: str) -> None:
+        container = store.get(name)
+        if not container.active:
+            start_one(root, container, None)
+        click.echo(name)
+
+    return for_each(names, start_named)
+
+
+def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> int:
+    """Start a container that does not run; return its exit code, or 0 if nobody looks on."""
+    from rootless.containers import stop
+    from rootless.containers.launch import Launch
+    from rootless.containers.store import ContainerStore, Process
+
+    if not container.active:
+        # What its last run left to do comes first.
+        stop.wait_for_supervisor(container)
+    launch = Launch()
+    try:
+        claimed = ContainerStore(root).claim(container, Process.of(launch.child.pid))
+        return follow(root, claimed, launch, onlooking)
+    except BaseException:
+        launch.end()
+        raise
+
+
+def follow(root: Path, container: Container, launch: Launch, onlooking: Onlooking | None) -> int:
+    """Have a supervisor start its container; return its exit code, or 0 if nobody looks on."""
+    from rootless.containers import attach, logout
+    from rootless.images.store import ImageStore
+
+    images = ImageStore(root)
+    layers = [images.layer_path(layer) for layer in container.extra.layers]
+    launch.supervise(root, container.id, layers, onlooking.handed if onlooking else {})
+    if onlooking is None:
+        attach.await_start(launch.channel)
+        if said := logout.warning():
+            click.echo(f"rl: warning: {said}", err=True)
+        return 0
+    onlooking.close_handed()
+    code = onlooking.follow(launch.channel)
+    if code is None:
+        return 0
+    launch.end()
+    return code

@@ -1,0 +1,255 @@
+"""Those who look on while a container runs: `rl run`, `attach`, `wait`, `stop`, each by a channel.
+
+The supervisor's end. Owns containers/ID/control, the socket they come by, and
+the descriptors they hand over, to which the container's output then goes
+without passing through them. The other end is in ``attach``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rootless.containers.channel import Channel
+from rootless.containers.streams import Pump, Sink, Streams, wait
+from rootless.errors import RlError
+from rootless.kernel import process
+
+_NAME: Final = "control"
+_BACKLOG: Final = 64
+
+
+@contextlib.contextmanager
+def _address(container: Path) -> Iterator[str]:
+    """Give the socket's path in a form short enough for any directory, unix(7)."""
+    directory = os.open(container, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{_NAME}"
+    finally:
+        os.close(directory)
+
+
+def connect(container: Path) -> Channel | None:
+    """Return a channel to the supervisor of the container with this directory, if it has one."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with _address(container) as address:
+            end.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        end.close()
+        return None
+    return Channel(end)
+
+
+class Onlooker:
+    """One channel and the descriptors that came by it.
+
+    The ``owner`` started the container: what it does to its streams happens to
+    the container's.
+    """
+
+    def __init__(self, channel: Channel, *, owner: bool) -> None:
+        self.channel = channel
+        self.owner = owner
+        self.sinks: dict[str, Sink] = {}
+        self.input: Pump | None = None
+        self.stdin = -1
+        self.waits = owner
+
+    def take(self, names: Sequence[str], fds: Sequence[int]) -> None:
+        """Take the descriptors that were handed over, one for each name of a stream."""
+        for name, fd in zip(names, fds, strict=True):
+            if name == "stdin":
+                self.stdin = fd
+            else:
+                self.sinks[name] = Sink(fd)
+
+    def forget_input(self) -> None:
+        """Stop reading its input."""
+        self.input = None
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def close(self) -> None:
+        """Close all of it."""
+        self.forget_input()
+        for sink in self.sinks.values():
+            sink.close()
+        self.sinks.clear()
+        self.channel.close()
+
+
+class Console:
+    """All onlookers of one container, over all its runs."""
+
+    def __init__(self, container: Path, owner: Onlooker) -> None:
+        self.stopped = False
+        """Whether somebody asked for the container's end, so that it is not started again."""
+        self.child: process.Child | None = None
+        self._owner = owner
+        self._onlookers = [owner]
+        self._streams: Streams | None = None
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(container / _NAME)
+        with _address(container) as address:
+            self._listener.bind(address)
+        self._listener.listen(_BACKLOG)
+
+    def agree(self) -> None:
+        """Ask the owner whether to start, now that all is ready; RlError if it is gone."""
+        self._owner.channel.send({"ready": True})
+        message, _ = self._owner.channel.receive()
+        if message is None:
+            raise RlError("it was interrupted before it started")
+
+    def owner_channel(self) -> int:
+        """Return what to poll for, to learn of the owner's end before the start."""
+        return self._owner.channel.fileno()
+
+    def started(self) -> None:
+        """Tell the owner, if it is there still, that the container's command runs."""
+        if self._owner in self._onlookers:
+            self._owner.channel.send({"started": True})
+
+    def connect(self, streams: Streams, child: process.Child) -> None:
+        """Let a new run's output go to the onlookers, and their input to it."""
+        self._streams, self.child = streams, child
+        for onlooker in self._onlookers:
+            self._join(onlooker)
+
+    def _join(self, onlooker: Onlooker) -> None:
+        streams = self._streams
+        if streams is None:
+            return
+        for output in streams.outputs:
+            if sink := onlooker.sinks.get(output.name):
+                output.sinks.append(sink)
+        if onlooker.stdin >= 0 and streams.input >= 0:
+            onlooker.input = Pump(onlooker.stdin, streams.input)
+        if "stdout" in onlooker.sinks:
+            streams.copy_window_size(onlooker.sinks["stdout"].fd)
+
+    def interests(self) -> dict[int, int]:
+        """Return what to poll for: descriptor -> events."""
+        interests = {self._listener.fileno(): select.POLLIN}
+        self._forget_dead_inputs()
+        for onlooker in self._onlookers:
+            interests[onlooker.channel.fileno()] = select.POLLIN
+            if onlooker.input is not None:
+                fd, events = onlooker.input.interest()
+                interests[fd] = interests.get(fd, 0) | events
+        return interests
+
+    def advance(self, ready: set[int]) -> None:
+        """Do what onlookers ask for, and pass on their input."""
+        if self._listener.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    end, _ = self._listener.accept()
+                    self._onlookers.append(Onlooker(Channel(end), owner=False))
+        self._forget_dead_inputs()
+        for onlooker in list(self._onlookers):
+            self._listen(onlooker)
+            pump = onlooker.input
+            if pump is not None and pump.interest()[0] in ready and not pump.advance():
+                # An end of file may come after a message that explains it.
+                self._listen(onlooker)
+                self._input_ended(onlooker)
+
+    def _forget_dead_inputs(self) -> None:
+        """Forget pumps into what the streams have closed by now."""
+        sink = self._streams.input if self._streams is not None else -1
+        for onlooker in self._onlookers:
+            if onlooker.input is not None and onlooker.input.sink != sink:
+                onlooker.forget_input()
+
+    def hear_all(self) -> None:
+        """Do what onlookers have asked for by now, their very first words included."""
+        self.advance(wait(self.interests(), 0))
+
+    def _listen(self, onlooker: Onlooker) -> None:
+        while onlooker in self._onlookers and wait({onlooker.channel.fileno(): select.POLLIN}, 0):
+            message, fds = onlooker.channel.receive()
+            if message is None or "detach" in message:
+                self._leave(onlooker, hung_up=message is None)
+            else:
+                self._obey(onlooker, message, fds)
+
+    def _obey(self, onlooker: Onlooker, message: dict[str, Any], fds: list[int]) -> None:
+        if "attach" in message:
+            onlooker.waits = True
+            onlooker.take(message["attach"], fds)
+            self._join(onlooker)
+            onlooker.channel.send({"attached": True})
+        if "stop" in message:
+            self.stopped = True
+        number = message.get("stop") or message.get("signal")
+        if number is not None and self.child is not None:
+            self.child.send_signal(int(number))
+        if "resize" in message and self._streams is not None and "stdout" in onlooker.sinks:
+            self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
+
+    def _leave(self, onlooker: Onlooker, *, hung_up: bool) -> None:
+        """Let an onlooker go; the terminal of an owner that was killed is hung up."""
+        for sink in onlooker.sinks.values():
+            self._drop(sink)
+        if hung_up and onlooker.owner and onlooker.stdin >= 0 and self._streams is not None:
+            self._streams.end_input()
+        self._onlookers.remove(onlooker)
+        onlooker.close()
+
+    def _input_ended(self, onlooker: Onlooker) -> None:
+        if onlooker in self._onlookers:
+            onlooker.forget_input()
+            if onlooker.owner and self._streams is not None:
+                self._streams.end_input()
+
+    def failed(self, sinks: list[Sink]) -> None:
+        """Forget sinks that take no more; an owner's is the container's own, which closes too."""
+        for sink in sinks:
+            for onlooker in self._onlookers:
+                if sink in onlooker.sinks.values() and onlooker.owner and self._streams:
+                    for output in list(self._streams.outputs):
+                        if sink in output.sinks:
+                            self._streams.end(output)
+            sink.pending = b""
+            self._drop(sink)
+
+    def _drop(self, sink: Sink) -> None:
+        if self._streams is not None:
+            for output in self._streams.outputs:
+                if sink in output.sinks:
+                    output.sinks.remove(sink)
+
+    def run_ended(self) -> None:
+        """No input and no signal reach anything from here on."""
+        self.child = None
+        for onlooker in self._onlookers:
+            onlooker.forget_input()
+
+    def finish(self, exit_code: int, error: str = "") -> None:
+        """Tell all who wait for it how the container ended, and let them go."""
+        self._streams = None
+        self.hear_all()
+        for onlooker in list(self._onlookers):
+            if onlooker.waits:
+                broken = [sink.error for sink in onlooker.sinks.values() if sink.error]
+                message: dict[str, Any] = {"exit_code": exit_code}
+                if error:
+                    message["error"] = error
+                elif broken:
+                    why = broken[0].strerror
+                    message = {
+                        "exit_code": RlError.exit_code,
+                        "error": f"cannot write the container's output: {why}",
+                    }
+                onlooker.channel.send(message)
+                self._onlookers.remove(onlooker)
+                onlooker.close()

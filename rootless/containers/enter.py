@@ -1,0 +1,298 @@
+"""One more process in a running container: `rl exec`.
+
+Joins the namespaces of PID 1 by its pidfd, with the identity, capabilities and
+limits that config.json gives; what PID 1's set-up does to become the
+container's user is init's and is done by it here. Two processes of ours follow
+each other in: one that joins and waits outside of the PID namespace, and its
+child inside, which becomes the command.
+
+The container is there already and hostile. So nothing is imported and no path
+but the container's is opened once its mounts are joined; we are not dumpable,
+which keeps /proc/PID of ours closed to it (CVE-2019-5736); no descriptor of the
+host is open when the working directory is entered, and it is entered through no
+magic link (CVE-2024-21626).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rootless.containers import init, interpreter
+from rootless.containers.channel import Channel
+from rootless.containers.store import Container
+from rootless.containers.streams import Pump, Sink, Streams, wait
+from rootless.errors import RlError
+from rootless.kernel import mounts, process, syscalls
+
+_NAMESPACES: Final = {
+    "mount": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "uts": syscalls.CLONE_NEWUTS,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "network": syscalls.CLONE_NEWNET,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+}
+
+Plan = dict[str, Any]
+
+
+def plan(
+    container: Container,
+    args: Sequence[str],
+    *,
+    env: Sequence[str] = (),
+    cwd: str | None = None,
+    user: str | None = None,
+    terminal: bool = False,
+    privileged: bool = False,
+    detached: bool = False,
+) -> Plan:
+    """Return what is to be done, as a value: the ``process`` of config.json, changed as asked."""
+    from rootless.kernel.capabilities import NAMES
+
+    spec = container.config
+    settings = dict(spec["process"])
+    variables = dict(item.split("=", 1) for item in settings["env"])
+    if terminal:
+        variables.setdefault("TERM", "xterm")
+    variables |= dict(item.split("=", 1) for item in env)
+    if cwd is not None and not cwd.startswith("/"):
+        raise RlError(f"the working directory {cwd!r} is invalid: it must be an absolute path")
+    settings |= {
+        "args": list(args),
+        "env": [f"{name}={value}" for name, value in variables.items()],
+        "cwd": cwd or settings["cwd"],
+    }
+    if user:
+        settings["user"] = {**settings["user"], "username": user}
+    if privileged:
+        every = list(NAMES)
+        settings["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
+    flags = sum(_NAMESPACES.get(space["type"], 0) for space in spec["linux"]["namespaces"])
+    return {"process": settings, "flags": flags, "terminal": terminal, "detached": detached}
+
+
+# The outside.
+
+
+def run(container: Container, wanted: Plan, *, interactive: bool) -> int:
+    """Run a process in a container and return its exit code, or 0 if it is detached."""
+    pidfd = _open_init(container)
+    detached = wanted["detached"]
+    streams = Streams(terminal=detached or wanted["terminal"], interactive=interactive, writer=None)
+    channel, theirs = Channel.pair()
+    ends = streams.container_ends
+    if detached:
+        ends = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
+    joining = process.fork(
+        lambda: _join(wanted, ends, pidfd, theirs), keep=[pidfd, theirs.fileno(), *ends]
+    )
+    theirs.close()
+    for fd in (*ends, pidfd):
+        os.close(fd)
+    try:
+        masters = _expect_ready(channel, joining)
+        streams.connect(masters)
+        if detached:
+            channel.send({"start": True})
+            _check_executed(channel)
+            return 0
+        for output in streams.outputs:
+            output.sinks.append(Sink(os.dup(1 if output.name == "stdout" else 2)))
+        return _carry(streams, channel, joining, interactive=interactive)
+    finally:
+        if not detached:
+            joining.kill()
+        joining.wait()
+
+
+def _open_init(container: Container) -> int:
+    init_process = container.state.init
+    if container.state.status == "running" and init_process is not None:
+        try:
+            pidfd = os.pidfd_open(init_process.pid)
+        except ProcessLookupError:
+            pass
+        else:
+            # Asked now that the number cannot come to mean another process.
+            if init_process.alive():
+                return pidfd
+            os.close(pidfd)
+    raise RlError(f"container {container.name} is not running")
+
+
+def _expect_ready(channel: Channel, joining: process.Child) -> list[int]:
+    message, fds = channel.receive()
+    if message is None:
+        raise RlError(f"the container could not be entered (status {joining.wait()})")
+    _raise_error(message)
+    return fds
+
+
+def _check_executed(channel: Channel) -> None:
+    """Wait until the command was executed; RlError if it could not be."""
+    message, _ = channel.receive()
+    if message is not None:
+        _raise_error(message)
+
+
+def _raise_error(message: dict[str, Any]) -> None:
+    if "error" in message:
+        raise RlError(str(message["error"]), int(message["exit_code"]))
+
+
+def _carry(streams: Streams, channel: Channel, joining: process.Child, *, interactive: bool) -> int:
+    from rootless.containers.attach import raw_terminal
+
+    typing = Pump(0, streams.input) if interactive and streams.input >= 0 else None
+    streams.copy_window_size(1)
+    signal.signal(signal.SIGWINCH, lambda *_: streams.copy_window_size(1))
+    channel.send({"start": True})
+    executing = True
+    failure: OSError | None = None
+    with raw_terminal(enabled=streams.has_terminal and typing is not None):
+        while joining.running:
+            interests = streams.interests() | {joining.pidfd: select.POLLIN}
+            if executing:
+                interests[channel.fileno()] = select.POLLIN
+            if typing is not None and typing.sink != streams.input:
+                typing = None
+            if typing is not None:
+                fd, events = typing.interest()
+                interests[fd] = interests.get(fd, 0) | events
+            ready = wait(interests)
+            if executing and channel.fileno() in ready:
+                # The end of file says that the command was executed.
+                executing = False
+                _check_executed(channel)
+            if typing is not None and typing.interest()[0] in ready and not typing.advance():
+                typing = None
+                streams.end_input()
+            failure = _advance(streams, ready) or failure
+            if joining.pidfd in ready:
+                joining.wait()
+    # What it left behind may hold its output for ever.
+    failure = _drain(streams) or failure
+    if failure is not None:
+        raise RlError(f"cannot write the command's output: {failure.strerror}")
+    return joining.wait()
+
+
+def _advance(streams: Streams, ready: set[int]) -> OSError | None:
+    """Carry what is ready; an output that takes no more is closed, and its error returned."""
+    failure = None
+    for sink in streams.advance(ready):
+        failure = sink.error or failure
+        for output in list(streams.outputs):
+            if sink in output.sinks:
+                streams.end(output)
+    return failure
+
+
+def _drain(streams: Streams) -> OSError | None:
+    """Carry what has been written by now."""
+    failure = None
+    while streams.outputs:
+        pending = any(sink.pending for output in streams.outputs for sink in output.sinks)
+        ready = wait(streams.interests(), None if pending else 0)
+        if not ready:
+            break
+        failure = _advance(streams, ready) or failure
+    return failure
+
+
+# The inside.
+
+
+def _join(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -> int:
+    """Enter the user namespace, with an interpreter that the container cannot change."""
+    with init.failures_sent(channel):
+        os.setsid()
+        syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
+        syscalls.become_root()
+        if interpreter.is_changeable():
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+            memory = os.memfd_create("plan")
+            os.write(memory, json.dumps(wanted).encode())
+            kept = (memory, pidfd, channel.fileno(), *stdio)
+            for fd in kept:
+                os.set_inheritable(fd, True)
+            interpreter.execute_read_only("rootless.containers.enter", *map(str, kept))
+        _proceed(wanted, stdio, pidfd, channel)
+    return init.FAILED
+
+
+def main_anew(memory_fd: str, pidfd: str, channel_fd: str, *stdio: str) -> int:
+    """Go on where ``_join`` left off to execute the interpreter anew."""
+    channel = Channel(socket.socket(fileno=int(channel_fd)))
+    with init.failures_sent(channel):
+        with open(int(memory_fd), "rb") as memory:
+            memory.seek(0)
+            wanted = json.load(memory)
+        _proceed(wanted, [int(fd) for fd in stdio], int(pidfd), channel)
+    return init.FAILED
+
+
+def _proceed(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -> None:
+    """Join the other namespaces, and exit as the command does."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if not wanted["detached"]:
+        process.die_with_parent()
+    # What is not loaded by now would be the container's.
+    sys.meta_path.clear()
+    sys.path.clear()
+    syscalls.setns(pidfd, wanted["flags"])
+    child = process.fork(
+        lambda: _become_command(wanted, stdio, channel), keep=[channel.fileno(), *stdio]
+    )
+    process.close_all_but([child.pidfd])
+    sys.exit(0 if wanted["detached"] else child.wait())
+
+
+def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:
+    settings = wanted["process"]
+    with init.failures_sent(channel):
+        os.setsid()
+        os.umask(0o022)
+        init.leave_keyring()
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if wanted["terminal"]:
+            masters = init.open_terminal(root)
+        else:
+            masters = init.take(stdio)
+        process.close_all_but([channel.fileno(), root, *masters])
+        user = init.resolve_user(root, settings["user"]["username"])
+        _enter_directory(root, settings["cwd"])
+        init.become(user, settings)
+        if not wanted["detached"]:
+            process.die_with_parent()
+        channel.send({"ready": True}, *masters)
+        process.close_all_but([channel.fileno()])
+        init.wait_for_go(channel)
+        init.execute(settings)
+    return init.FAILED
+
+
+def _enter_directory(root: int, path: str) -> None:
+    try:
+        directory = mounts.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(directory)
+        os.close(directory)
+        # It fails for a directory that is not below the root.
+        os.getcwd()
+    except OSError as error:
+        raise RlError(
+            f"cannot use {path} as the working directory: {error.strerror}", init.NOT_EXECUTABLE
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main_anew(*sys.argv[1:]))

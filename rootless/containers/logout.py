@@ -1,0 +1,48 @@
+"""Whether systemd ends detached containers when their user logs out, logind.conf(5).
+
+Reads configuration and our own control group; changes nothing. Called by the
+command line when a container is to outlive the command.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_CONFIGURATION = (
+    "/usr/lib/systemd/logind.conf.d/*.conf",
+    "/etc/systemd/logind.conf",
+    "/run/systemd/logind.conf.d/*.conf",
+    "/etc/systemd/logind.conf.d/*.conf",
+)
+
+
+def warning() -> str | None:
+    """Return what to tell the person who starts a container, None where it outlives the login."""
+    files = [name for pattern in _CONFIGURATION for name in sorted(glob.glob(pattern))]
+    if in_session(_read("/proc/self/cgroup")) and kills(map(_read, files)):
+        return (
+            "systemd ends this container when you log out "
+            "(loginctl enable-linger, and systemd-run --user --scope rl …, keep it)"
+        )
+    return None
+
+
+def in_session(cgroup: str) -> bool:
+    """Tell whether a process with this /proc/PID/cgroup belongs to a login session."""
+    return re.search(r"/session-[^/]+\.scope(/|$)", cgroup, re.MULTILINE) is not None
+
+
+def kills(configuration: Iterable[str]) -> bool:
+    """Tell whether the files, the last of which counts, have a session's processes killed."""
+    found = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S+)", "\n".join(configuration), re.MULTILINE)
+    return bool(found) and found[-1].lower() in ("yes", "true", "on", "1")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,162 @@
+"""Looking on at a container that runs, leaving it, and coming back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pexpect
+import pytest
+
+from rootless.containers.attach import DetachKeys, parse_keys
+from rootless.errors import RlError
+from tests.support.runner import Rl
+
+PROMPT = "READY> "
+LEAVE = "\x10\x11"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [("ctrl-p,ctrl-q", b"\x10\x11"), ("a,ctrl-@,ctrl-[", b"a\0\x1b"), ("", b""), ("ctrl-A", b"\1")],
+)
+def test_keys_are_written_as_in_docker(text: str, keys: bytes) -> None:
+    assert parse_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ctrl-pp", "shift-a", "ä", ","])
+def test_other_keys_are_an_error(text: str) -> None:
+    with pytest.raises(RlError, match="invalid detach keys"):
+        parse_keys(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed", "found"),
+    [
+        ([b"abc"], b"abc", False),
+        ([b"a\x10b"], b"a\x10b", False),
+        ([b"a\x10", b"b"], b"a\x10b", False),
+        ([b"a\x10", b"\x11b"], b"a", True),
+        ([b"\x10\x10\x11"], b"\x10", True),
+    ],
+)
+def test_keys_are_found_wherever_they_are_and_nothing_else_is_lost(
+    typed: list[bytes], passed: bytes, found: bool
+) -> None:
+    keys = DetachKeys(b"\x10\x11")
+    assert b"".join(map(keys.pass_on, typed)) == passed
+    assert keys.found is found
+
+
+def spawn(rl: Rl, *arguments: str) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        rl.command[0], list(arguments), env=os.environ | rl.environment, encoding="utf-8",
+        timeout=30, dimensions=(33, 101),
+    )  # fmt: skip
+
+
+@contextmanager
+def shell(rl: Rl, name: str, *options: str) -> Iterator[pexpect.spawn[str]]:
+    arguments = ("--name", name, "-e", f"PS1={PROMPT}", *options, "alpine", "sh")
+    terminal = spawn(rl, "run", "-it", *arguments)
+    try:
+        terminal.expect(PROMPT)
+        yield terminal
+    finally:
+        terminal.close(force=True)
+        rl("rm", "-f", name)
+
+
+def test_shell_is_left_by_keys_and_found_again_as_it_was(rl: Rl) -> None:
+    with shell(rl, "kept") as terminal:
+        terminal.sendline("mine=yes")
+        terminal.expect(PROMPT)
+        terminal.send(LEAVE)
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert terminal.exitstatus == 0
+        assert rl("inspect", "-f", "{{.State.Status}}", "kept").stdout == "running\n"
+        again = spawn(rl, "attach", "kept")
+        again.setwinsize(40, 120)
+        again.sendline("echo $mine; exit 6")
+        again.expect("yes\r\n")
+        again.expect(pexpect.EOF)
+        again.close()
+        assert again.exitstatus == 6
+
+
+def test_other_keys_can_be_chosen(rl: Rl) -> None:
+    with shell(rl, "chosen", "--detach-keys", "ctrl-a,x") as terminal:
+        terminal.send("\x01x")
+        terminal.expect(pexpect.EOF)
+        assert rl("inspect", "-f", "{{.State.Status}}", "chosen").stdout == "running\n"
+
+
+def test_start_attached_to_a_terminal_container_is_a_terminal(rl: Rl) -> None:
+    rl("create", "-it", "--name", "later", "-e", f"PS1={PROMPT}", "alpine", "sh")
+    terminal = spawn(rl, "start", "-ai", "later")
+    terminal.expect(PROMPT)
+    terminal.sendline("stty size; exit 4")
+    terminal.expect("33 101")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 4
+    rl("rm", "later")
+
+
+def test_detached_shell_waits_for_whoever_attaches(rl: Rl) -> None:
+    rl("run", "-dit", "--rm", "--name", "ready", "-e", f"PS1={PROMPT}", "alpine", "sh")
+    terminal = spawn(rl, "attach", "ready")
+    terminal.sendline("stty size; exit 9")
+    terminal.expect("33 101")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 9
+    assert "no such container" in rl("inspect", "ready", check=False).stderr
+
+
+def test_two_see_the_same_and_one_may_be_killed(rl: Rl) -> None:
+    script = "trap 'echo end; exit 2' TERM; while read x; do echo \"$x\"; done; sleep 99"
+    rl("run", "-d", "-i", "--name", "seen", "alpine", "sh", "-c", script)
+    first = rl.start("attach", "seen", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    second = rl.start("attach", "--no-stdin", "seen", stdout=subprocess.PIPE)
+    assert first.stdin is not None
+    assert first.stdout is not None
+    assert second.stdout is not None
+    first.stdin.write(b"one\n")
+    first.stdin.flush()
+    assert first.stdout.readline() == b"one\n"
+    first.kill()
+    first.communicate()
+    third = rl.start("attach", "seen", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert third.stdin is not None
+    third.stdin.write(b"two\n")
+    third.stdin.flush()
+    while second.stdout.readline() != b"two\n":
+        assert second.poll() is None
+    second.send_signal(signal.SIGTERM)
+    second.communicate()
+    assert second.returncode == 2
+    third.communicate(timeout=30)
+    assert third.returncode == 2
+    rl("rm", "seen")
+
+
+def test_stopped_container_cannot_be_attached_to(rl: Rl) -> None:
+    rl("create", "--name", "still", "alpine", "true")
+    done = rl("attach", "still", check=False)
+    assert done.returncode == 125
+    assert "cannot attach to a stopped container" in done.stderr
+    rl("rm", "still")
+
+
+def test_name_can_be_changed_to_one_that_is_free(rl: Rl) -> None:
+    rl("create", "--name", "still", "alpine", "true")
+    rl("rename", "still", "moved")
+    assert rl("ps", "-a", "--format", "{{.Names}}").stdout == "moved\n"
+    assert "already in use" in rl("rename", "moved", "moved", check=False).stderr
+    assert "invalid container name" in rl("rename", "moved", "a b", check=False).stderr
+    rl("rm", "moved")

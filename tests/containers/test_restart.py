@@ -1,0 +1,98 @@
+"""Restart policies: what is decided, and that a supervisor does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from rootless.containers.restart import Policy, delay
+from rootless.errors import RlError
+from tests.support.runner import Rl
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "restarts", "again"),
+    [
+        ("no", 1, 0, False),
+        ("on-failure", 0, 0, False),
+        ("on-failure", 1, 1000, True),
+        ("on-failure:2", 1, 1, True),
+        ("on-failure:2", 1, 2, False),
+        ("always", 0, 5, True),
+        ("unless-stopped", 137, 5, True),
+    ],
+)
+def test_policy_decides_by_exit_code_and_count(
+    policy: str, code: int, restarts: int, again: bool
+) -> None:
+    assert Policy.parse(policy).again(code, restarts) is again
+
+
+@pytest.mark.parametrize("text", ["", "sometimes", "always:3", "on-failure:x", "on-failure:-1"])
+def test_unknown_policy_is_an_error(text: str) -> None:
+    with pytest.raises(RlError, match="invalid restart policy"):
+        Policy.parse(text)
+
+
+def test_waiting_doubles_up_to_a_minute_and_begins_anew_after_a_long_run() -> None:
+    waits = [delay(0, 0)]
+    for _ in range(12):
+        waits.append(delay(waits[-1], 1))
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert waits[-1] == 60
+    assert delay(60, 11) == 0.1
+
+
+def test_failing_container_is_started_again_as_often_as_asked(rl: Rl) -> None:
+    script = "echo run; exit 3"
+    rl("run", "-d", "--name", "failing", "--restart", "on-failure:2", "alpine", "sh", "-c", script)
+    with rl.start("logs", "-f", "failing", stdout=subprocess.PIPE) as follow:
+        out, _ = follow.communicate(timeout=60)
+    assert out == b"run\n" * 3
+    form = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"
+    assert rl("inspect", "-f", form, "failing").stdout == "exited 3 2\n"
+    rl("rm", "failing")
+
+
+def test_stopped_container_is_not_started_again(rl: Rl) -> None:
+    script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    rl("run", "-d", "--name", "kept", "--restart", "always", "alpine", "sh", "-c", script)
+    with rl.start("logs", "-f", "kept", stdout=subprocess.PIPE) as follow:
+        assert follow.stdout is not None
+        assert follow.stdout.readline() == b"up\n"
+        # A death that nobody asked for.
+        state = rl.root / "containers" / rl("ps", "-q", "--no-trunc").stdout.strip() / "state.json"
+        os.kill(json.loads(state.read_bytes())["init"]["pid"], signal.SIGKILL)
+        assert follow.stdout.readline() == b"up\n"
+        rl("stop", "kept")
+        assert follow.stdout.read() == b""
+    form = "{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}"
+    assert rl("inspect", "-f", form, "kept").stdout == "exited always\n"
+    rl("rm", "kept")
+
+
+def test_container_that_waits_for_its_restart_can_be_stopped_and_removed(rl: Rl) -> None:
+    arguments = ("--restart", "always", "alpine", "sh", "-c", "echo run")
+    for name, ending in (("waiting1", ("stop",)), ("waiting2", ("rm", "-f"))):
+        rl("run", "-d", "--name", name, *arguments)
+        with rl.start("logs", "-f", name, stdout=subprocess.PIPE) as follow:
+            assert follow.stdout is not None
+            # The fifth wait is long enough to come into it.
+            for _ in range(5):
+                assert follow.stdout.readline() == b"run\n"
+            assert name in rl("ps", "--format", "{{.Names}}").stdout.split()
+            rl(*ending, name)
+    assert rl("inspect", "-f", "{{.State.Status}}", "waiting1").stdout == "exited\n"
+    rl("rm", "waiting1")
+
+
+def test_restart_and_removal_contradict_each_other(rl: Rl) -> None:
+    done = rl("run", "--rm", "--restart", "always", "alpine", "true", check=False)
+    assert (done.returncode, done.stderr) == (
+        125,
+        "rl: --restart and --rm contradict each other\n",
+    )
