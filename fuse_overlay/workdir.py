@@ -75,7 +75,7 @@ class WorkDirectory:
             pass
 
     def close(self) -> None:
-        for fd in (self._lock, self.fd, self.root):
+        for fd in (self.fd, self.root, self._lock):  # whoever waits for the lock finds all closed
             os.close(fd)
 
 

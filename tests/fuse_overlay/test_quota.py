@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse_overlay.support import fill, in_namespace, layers, mounted, whiteout
+from tests.fuse_overlay.support import fill, in_namespace, layers, mounted, unmount, whiteout
 
 MIB = 1 << 20
 
@@ -257,7 +257,7 @@ def test_a_disk_below_that_is_full_first_is_an_error_too(tmp_path: Path) -> None
         with pytest.raises(OSError, match="No space left"):
             os.chmod(m / "big", 0o600)
         assert [name for name in os.listdir(work / "work") if name != "whiteout"] == []
-    subprocess.run(["umount", disk], check=True)
+    unmount(disk)
 
 
 def test_a_size_that_is_none_is_refused(tmp_path: Path) -> None:
