@@ -9,6 +9,7 @@ from typing import Final
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 RENAME_WHITEOUT: Final = 4
+FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
 FALLOC_FL_COLLAPSE_RANGE: Final = 8
 

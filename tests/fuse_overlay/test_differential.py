@@ -1,0 +1,602 @@
+"""Random operations on our overlay and on the kernel's, which must not be told apart.
+
+`RL_TEST_DIFFERENTIAL` is the number of sequences that are tried. What fails is shrunk to a short
+program, which is printed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fuse_overlay.syscalls import FALLOC_FL_KEEP_SIZE, RENAME_EXCHANGE, RENAME_NOREPLACE
+from tests.fuse_overlay import operations
+from tests.fuse_overlay.operations import (
+    ACLS,
+    CAPABILITY,
+    LONG_AGO,
+    Directory,
+    Fifo,
+    Layer,
+    Link,
+    Node,
+    Object,
+    Regular,
+    Seen,
+    Symlink,
+    Whiteout,
+)
+from tests.fuse_overlay.support import in_namespace, kernel_mounted, mounted
+
+_EXAMPLES = 40
+_STEPS = 80
+_PUNCH_HOLE = 2
+
+_NAMES = ("abcd", "abc", "ab")
+_PATHS = [[*_NAMES[0]]]
+for _names in _NAMES[1:]:
+    _PATHS.append([f"{parent}/{name}" for parent in _PATHS[-1] for name in _names])
+
+PATHS = st.one_of(*(st.sampled_from(paths) for paths in _PATHS))
+USERS = st.sampled_from([0, 0, 0, 77])
+SLOTS = st.integers(0, 2)
+OFFSETS = st.sampled_from([0, 1, 5, 100, 4095, 4096, 5000, 70_000, 1_100_000])
+DATA = st.sampled_from([b"x", b"hello", b"\0" * 10, b"page" * 1024, b"long " * 20_000])
+FILE_MODES = st.sampled_from([0o644, 0o600, 0o666, 0o4755, 0o2755, 0o6777, 0o2666, 0o000])
+DIRECTORY_MODES = st.sampled_from([0o755, 0o777, 0o700, 0o2775, 0o1777, 0o000])
+TARGETS = st.sampled_from(["a", "b", "a/b", "c/a", "nowhere"])
+ATTRIBUTES = st.sampled_from(
+    [
+        ("user.one", b"1"),
+        ("user.one", b""),
+        ("user.two", b"two" * 50),
+        ("security.capability", CAPABILITY),
+        ("system.posix_acl_access", ACLS[0]),
+        ("system.posix_acl_access", ACLS[1]),
+        ("system.posix_acl_default", ACLS[0]),
+        ("system.posix_acl_default", ACLS[1]),
+    ]
+)
+TIMES = st.sampled_from([None, LONG_AGO + 1, LONG_AGO + 10**9])
+OPEN_FLAGS = st.sampled_from(
+    [
+        os.O_RDONLY,
+        os.O_RDWR,
+        os.O_WRONLY | os.O_APPEND,
+        os.O_RDWR | os.O_CREAT,
+        os.O_RDWR | os.O_CREAT | os.O_EXCL,
+        os.O_RDWR | os.O_TRUNC,
+        os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+        os.O_RDWR | os.O_TMPFILE,
+        os.O_RDONLY | os.O_DIRECTORY,
+    ]
+)
+
+_regular = st.builds(
+    Regular,
+    data=st.sampled_from(
+        [
+            (),
+            ((0, b"lower"),),
+            ((0, b"start"), (70_000, b"end")),
+            ((3, b"x" * 9000),),
+            ((0, b"large"), (1_200_000, b"end")),  # copied by a thread
+        ]
+    ),
+    size=st.sampled_from([0, 0, 200_000]),
+    mode=FILE_MODES,
+    owner=st.sampled_from([0, 77, 5]),
+    attributes=st.sampled_from(
+        [
+            (),
+            (("user.one", b"lower"),),
+            (("security.capability", CAPABILITY),),
+            (("system.posix_acl_access", ACLS[0]),),
+        ]
+    ),
+)
+_directory = st.builds(
+    Directory,
+    mode=DIRECTORY_MODES,
+    owner=st.sampled_from([0, 77]),
+    opaque=st.sampled_from([False, False, False, True]),
+    attributes=st.sampled_from(
+        [(), (), (("user.one", b"lower"),), (("system.posix_acl_default", ACLS[0]),)]
+    ),
+)
+_object: st.SearchStrategy[Object] = st.one_of(
+    _regular,
+    _directory,
+    _directory,
+    st.builds(Symlink, TARGETS, owner=st.sampled_from([0, 77])),
+    st.builds(Fifo, FILE_MODES, owner=st.sampled_from([0, 77])),
+    st.builds(Whiteout),
+    st.builds(Link, PATHS),
+)
+LAYERS = st.lists(st.dictionaries(PATHS, _object, max_size=12), min_size=2, max_size=3)
+
+
+class Side:
+    """One of the two mounts, and what is open there."""
+
+    def __init__(self, lowers: list[Path], directory: Path, *, ours: bool) -> None:
+        self.lowers = lowers
+        self.ours = ours
+        self.upper, self.work, self.at = (directory / name for name in ("upper", "work", "at"))
+        for path in (self.upper, self.work, self.at):
+            path.mkdir(parents=True)
+        os.utime(self.upper, ns=(LONG_AGO, LONG_AGO))
+        self.handles: dict[int, int] = {}
+        self._root = -1
+        self._shown = self.upper
+        self._mount = ExitStack()
+
+    def mount(self, of: Side | None = None) -> None:
+        """Mount our own upper directory or that of the other side."""
+        of = of or self
+        self._shown = of.upper
+        mount = mounted if self.ours else kernel_mounted
+        self._mount.enter_context(mount(self.lowers, of.upper, of.work, self.at))
+        self._root = os.open(self.at, os.O_RDONLY | os.O_CLOEXEC)
+
+    def unmount(self) -> None:
+        for fd in self.handles.values():
+            os.close(fd)
+        self.handles.clear()
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+        os.chdir("/")
+        self._mount.close()
+
+    def do(self, user: int, function: Callable[..., object], *arguments: object) -> object:
+        """Do something in the mount. Returns the result, or the error's name."""
+        os.fchdir(self._root)
+        try:
+            return operations.as_user(user, function, *arguments)
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+
+    def do_open(self, user: int, slot: int, function: Callable[..., int], *args: object) -> object:
+        """Let a function open something in a slot."""
+        self.close(slot)
+        opened = self.do(user, function, *args)
+        if not isinstance(opened, int):
+            return opened
+        self.handles[slot] = opened
+        return "open"
+
+    def do_with(self, slot: int, function: Callable[..., object], *arguments: object) -> object:
+        """Do something with what is open in a slot."""
+        fd = self.handles.get(slot)
+        return "closed" if fd is None else self.do(0, function, fd, *arguments)
+
+    def close(self, slot: int) -> None:
+        fd = self.handles.pop(slot, None)
+        if fd is not None:
+            os.close(fd)
+
+    def look(self, path: str, *, follow: bool = False) -> Seen | str:
+        found = self.do(0, operations.follow if follow else operations.look, path)
+        assert isinstance(found, Seen | str)
+        return found
+
+    def has_attribute(self, path: str, name: str) -> bool:
+        return not isinstance(self.do(0, os.getxattr, path, name), str)
+
+    def tree(self) -> dict[str, Node]:
+        os.fchdir(self._root)
+        return operations.tree(None if self.ours else self._shown)
+
+    def numbers(self) -> dict[str, int]:
+        os.fchdir(self._root)
+        return operations.numbers()
+
+    def has_directory_open(self) -> bool:
+        return any(stat.S_ISDIR(os.fstat(fd).st_mode) for fd in self.handles.values())
+
+
+class Machine(RuleBasedStateMachine):
+    """Does the same on both sides, the kernel's first."""
+
+    below: ClassVar[Path]
+    """Where each gets a directory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = Path(tempfile.mkdtemp(dir=self.below))
+        self._failed = True
+        self._checks = 0
+
+    @initialize(layers=LAYERS)
+    def layers(self, layers: list[Layer]) -> None:
+        self._kernel = Side(
+            operations.build(self._directory / "kernel", layers),
+            self._directory / "kernel",
+            ours=False,
+        )
+        self._ours = Side(
+            operations.build(self._directory / "ours", layers), self._directory / "ours", ours=True
+        )
+        side = self._kernel
+        spare = self._directory / "spare"
+        operations.unite_links(side.lowers, side.upper, side.work, side.at, spare)
+        os.umask(0o22)
+        self._kernel.mount()
+        self._ours.mount()
+        self._failed = False
+        self._compare_trees("at first", self._kernel.tree(), self._ours.tree())
+        self._links_below = {
+            number
+            for path, number in self._ours.numbers().items()
+            if stat.S_ISREG((self._ours.at / path).lstat().st_mode)
+            and (self._ours.at / path).lstat().st_nlink > 1
+        }
+
+    def teardown(self) -> None:
+        try:
+            if not self._failed:
+                self.remount()
+                self._cross()
+        finally:
+            for side in (getattr(self, "_kernel", None), getattr(self, "_ours", None)):
+                if side is not None:
+                    side.unmount()
+            operations.remove_tree(str(self._directory))
+
+    # Comparisons
+
+    def _check(self, what: str, expected: object, found: object) -> None:
+        self._checks += 1
+        if expected != found:
+            self._failed = True
+            raise AssertionError(f"{what}: the kernel's {expected!r}, ours {found!r}")
+
+    def _compare_trees(
+        self, when: str, expected: Mapping[str, Node], found: Mapping[str, Node]
+    ) -> None:
+        lines = operations.differences(expected, found)
+        if lines:
+            self._failed = True
+            raise AssertionError(f"trees differ {when} (expected, found):\n" + "\n".join(lines))
+
+    def _both(
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        user: int = 0,
+        touched: tuple[str, ...] = (),
+        in_place: str | None = None,
+    ) -> object:
+        """Do the same on both sides, and compare what it returns and what the paths then show.
+
+        `in_place`: what is there must remain the same inode.
+        """
+        before = None if in_place is None else self._ours.look(in_place, follow=True)
+        expected = self._kernel.do(user, function, *arguments)
+        found = self._ours.do(user, function, *arguments)
+        self._check("result", expected, found)
+        if in_place is not None:
+            self._check_number(before, self._ours.look(in_place, follow=True))
+            touched = (*touched, in_place)
+        self._compare_paths(*touched)
+        return expected
+
+    def _check_number(self, before: object, after: object) -> None:
+        if isinstance(before, Seen) and isinstance(after, Seen):
+            self._check("inode number before and after", before.number, after.number)
+
+    def _compare_paths(self, *paths: str) -> None:
+        for path in {*paths, *(os.path.dirname(path) or "." for path in paths)}:
+            one, other = self._kernel.look(path), self._ours.look(path)
+            self._check(f"status of {path}", one[:-1], other[:-1])
+
+    def _with(self, slot: int, function: Callable[..., object], *arguments: object) -> None:
+        fd = self._ours.handles.get(slot)
+        before = None if fd is None else os.fstat(fd).st_ino
+        expected = self._kernel.do_with(slot, function, *arguments)
+        found = self._ours.do_with(slot, function, *arguments)
+        self._check("result", expected, found)
+        if fd is not None:
+            one = operations.seen(os.fstat(self._kernel.handles[slot]))
+            other = operations.seen(os.fstat(fd))
+            self._check("inode number of an open file", before, other.number)
+            if other.links == 0 and one.links == 1:
+                # An open lower file that was removed keeps its link count under the kernel's.
+                one = one._replace(links=0)
+            self._check("status of an open file", one[:-1], other[:-1])
+
+    # Names
+
+    @rule(path=PATHS, user=USERS)
+    def read(self, path: str, user: int) -> None:
+        self._both(operations.read, path, user=user, in_place=path)
+
+    @rule(
+        path=PATHS,
+        flags=st.sampled_from(
+            [
+                0,
+                os.O_TRUNC,
+                os.O_APPEND,
+                os.O_CREAT,
+                os.O_CREAT | os.O_TRUNC,
+                os.O_CREAT | os.O_EXCL,
+            ]
+        ),
+        offset=OFFSETS,
+        data=DATA,
+        user=USERS,
+    )
+    def write(self, path: str, flags: int, offset: int, data: bytes, user: int) -> None:
+        self._both(operations.write, path, flags, offset, data, user=user, in_place=path)
+
+    @rule(path=PATHS, size=OFFSETS, user=USERS)
+    def truncate(self, path: str, size: int, user: int) -> None:
+        self._both(operations.truncate, path, size, user=user, in_place=path)
+
+    @rule(path=PATHS, offset=OFFSETS, data=DATA)
+    def write_map(self, path: str, offset: int, data: bytes) -> None:
+        seen = self._kernel.look(path, follow=True)
+        if isinstance(seen, Seen) and "s" in seen.mode[1:].lower():
+            # What is written through memory reaches our server as any write does, and takes set-id
+            # bits away; the kernel's overlayfs lets only write(2) do so.
+            return
+        self._both(operations.write_map, path, offset, data, in_place=path)
+
+    @rule(path=PATHS, mode=DIRECTORY_MODES, user=USERS)
+    def mkdir(self, path: str, mode: int, user: int) -> None:
+        self._both(os.mkdir, path, mode, user=user, touched=(path,))
+
+    @rule(path=PATHS, user=USERS)
+    def rmdir(self, path: str, user: int) -> None:
+        self._both(os.rmdir, path, user=user, touched=(path,))
+
+    @rule(path=PATHS, user=USERS)
+    def unlink(self, path: str, user: int) -> None:
+        self._both(os.unlink, path, user=user, touched=(path,))
+
+    @rule(path=PATHS)
+    def remove_tree(self, path: str) -> None:
+        self._both(operations.remove_tree, path, touched=(path,))
+
+    @rule(old=PATHS, new=PATHS, user=USERS)
+    def link(self, old: str, new: str, user: int) -> None:
+        expected = self._both(operations.link, old, new, user=user, touched=(old, new))
+        if expected is None:
+            self._check_number(self._ours.look(old), self._ours.look(new))
+
+    @rule(to=TARGETS, path=PATHS, user=USERS)
+    def symlink(self, to: str, path: str, user: int) -> None:
+        self._both(os.symlink, to, path, user=user, touched=(path,))
+
+    @rule(path=PATHS, mode=FILE_MODES, user=USERS)
+    def mkfifo(self, path: str, mode: int, user: int) -> None:
+        self._both(os.mkfifo, path, mode, user=user, touched=(path,))
+
+    @rule(
+        old=PATHS,
+        new=PATHS,
+        flags=st.sampled_from([0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE]),
+        user=USERS,
+    )
+    def rename(self, old: str, new: str, flags: int, user: int) -> None:
+        before = self._ours.look(old), self._ours.look(new)
+        expected = self._kernel.do(user, operations.rename, old, new, flags)
+        if expected == "EXDEV":
+            # The kernel's refuses to move a directory with a lower part. What is open there can
+            # be moved with its files, but a directory itself is made anew.
+            if self._kernel.has_directory_open():
+                return
+            expected = self._kernel.do(0, operations.move, old, new, flags)
+        self._check("result", expected, self._ours.do(user, operations.rename, old, new, flags))
+        self._compare_paths(old, new)
+        if expected is None:
+            self._check_number(before[0], self._ours.look(new))
+            if flags & RENAME_EXCHANGE:
+                self._check_number(before[1], self._ours.look(old))
+
+    @rule(path=PATHS, mode=st.one_of(FILE_MODES, DIRECTORY_MODES), user=USERS)
+    def chmod(self, path: str, mode: int, user: int) -> None:
+        self._both(os.chmod, path, mode, user=user, in_place=path)
+
+    @rule(path=PATHS, owner=st.sampled_from([-1, 0, 5, 77]), group=st.sampled_from([-1, 0, 77]))
+    def lchown(self, path: str, owner: int, group: int) -> None:
+        self._both(os.lchown, path, owner, group, in_place=path)
+
+    @rule(path=PATHS, mtime=TIMES, user=USERS)
+    def utime(self, path: str, mtime: int | None, user: int) -> None:
+        self._both(operations.utime, path, mtime, user=user, in_place=path)
+
+    @rule(path=PATHS, attribute=ATTRIBUTES, flags=st.sampled_from([0, 0, 1, 2]), user=USERS)
+    def setxattr(self, path: str, attribute: tuple[str, bytes], flags: int, user: int) -> None:
+        self._both(os.setxattr, path, *attribute, flags, user=user, in_place=path)
+
+    @rule(path=PATHS, attribute=ATTRIBUTES, user=USERS)
+    def removexattr(self, path: str, attribute: tuple[str, bytes], user: int) -> None:
+        if attribute[0].startswith("system.") and not self._kernel.has_attribute(
+            path, attribute[0]
+        ):
+            # An ACL that is not there: an upper file's can be removed and a lower one's not, and
+            # the kernel's makes an upper file of one that is only opened.
+            return
+        self._both(os.removexattr, path, attribute[0], user=user, in_place=path)
+
+    @rule(path=PATHS, user=USERS)
+    def attributes(self, path: str, user: int) -> None:
+        self._both(operations.attributes, path, user=user)
+
+    @rule(path=PATHS, user=USERS)
+    def directory_entries(self, path: str, user: int) -> None:
+        self._both(operations.directory_entries, path, user=user)
+
+    @rule(path=PATHS)
+    def fsync_directory(self, path: str) -> None:
+        self._both(operations.sync_directory, path)
+
+    # What is open
+
+    @rule(slot=SLOTS, path=PATHS, flags=OPEN_FLAGS, mode=FILE_MODES, user=USERS)
+    def open(self, slot: int, path: str, flags: int, mode: int, user: int) -> None:
+        arguments = user, slot, operations.open_file, path, flags, mode
+        expected = self._kernel.do_open(*arguments)
+        self._check("result", expected, self._ours.do_open(*arguments))
+        self._compare_paths(path)
+
+    @rule(slot=SLOTS)
+    def close(self, slot: int) -> None:
+        self._kernel.close(slot)
+        self._ours.close(slot)
+
+    @rule(slot=SLOTS, offset=OFFSETS, size=st.sampled_from([10, 5000, 2_000_000]))
+    def read_handle(self, slot: int, offset: int, size: int) -> None:
+        self._with(slot, operations.read_handle, offset, size)
+
+    @rule(slot=SLOTS, data=DATA, offset=OFFSETS)
+    def pwrite(self, slot: int, data: bytes, offset: int) -> None:
+        self._with(slot, os.pwrite, data, offset)
+
+    @rule(slot=SLOTS, data=DATA)
+    def write_handle(self, slot: int, data: bytes) -> None:
+        self._with(slot, os.write, data)
+
+    @rule(slot=SLOTS, size=OFFSETS)
+    def ftruncate(self, slot: int, size: int) -> None:
+        self._with(slot, os.ftruncate, size)
+
+    @rule(slot=SLOTS, mode=FILE_MODES)
+    def fchmod(self, slot: int, mode: int) -> None:
+        self._with(slot, os.fchmod, mode)
+
+    @rule(slot=SLOTS, owner=st.sampled_from([0, 5, 77]))
+    def fchown(self, slot: int, owner: int) -> None:
+        self._with(slot, os.fchown, owner, owner)
+
+    @rule(slot=SLOTS, mtime=TIMES)
+    def futime(self, slot: int, mtime: int | None) -> None:
+        self._with(slot, operations.utime, mtime)
+
+    @rule(slot=SLOTS, attribute=ATTRIBUTES)
+    def fsetxattr(self, slot: int, attribute: tuple[str, bytes]) -> None:
+        self._with(slot, os.setxattr, *attribute)
+
+    @rule(slot=SLOTS, offset=OFFSETS, data=DATA)
+    def map_handle(self, slot: int, offset: int, data: bytes) -> None:
+        self._with(slot, operations.map_handle, offset, data)
+
+    @rule(
+        slot=SLOTS,
+        mode=st.sampled_from([0, FALLOC_FL_KEEP_SIZE, _PUNCH_HOLE | FALLOC_FL_KEEP_SIZE]),
+        offset=OFFSETS,
+        length=st.sampled_from([1, 5000, 100_000]),
+    )
+    def fallocate(self, slot: int, mode: int, offset: int, length: int) -> None:
+        self._with(slot, operations.allocate, mode, offset, length)
+
+    @rule(slot=SLOTS)
+    def fsync(self, slot: int) -> None:
+        self._with(slot, os.fsync)
+
+    @rule(source=SLOTS, into=SLOTS, offset=OFFSETS, into_offset=OFFSETS)
+    def copy_range(self, source: int, into: int, offset: int, into_offset: int) -> None:
+        if source not in self._ours.handles or into not in self._ours.handles:
+            return
+        results = [
+            side.do(
+                0,
+                os.copy_file_range,
+                side.handles[source],
+                side.handles[into],
+                100_000,
+                offset,
+                into_offset,
+            )
+            for side in (self._kernel, self._ours)
+        ]
+        self._check("result", *results)
+
+    @rule(slot=SLOTS, path=PATHS)
+    def link_handle(self, slot: int, path: str) -> None:
+        self._with(slot, operations.link_handle, path)
+        self._compare_paths(path)
+
+    @rule(slot=SLOTS)
+    def list_handle(self, slot: int) -> None:
+        self._with(slot, operations.list_handle)
+
+    # Everything
+
+    @rule()
+    def compare(self) -> None:
+        self._compare_trees("now", self._kernel.tree(), self._ours.tree())
+
+    @precondition(lambda self: self._checks > 100)
+    @rule()
+    def remount(self) -> None:
+        self._checks = 0
+        before = self._kernel.tree()
+        self._compare_trees("before a remount", before, self._ours.tree())
+        numbers = self._ours.numbers()
+        for side in (self._kernel, self._ours):
+            side.unmount()
+            side.mount()
+        self._compare_trees("after a remount, the kernel's", before, self._kernel.tree())
+        self._compare_trees("after a remount", before, self._ours.tree())
+        self._check("inode numbers after a remount", numbers, self._ours.numbers())
+
+    def _cross(self) -> None:
+        """Mount each other's upper."""
+        before = self._kernel.tree()
+        # Names of a lower file with several are known as one file through WORK/links alone: the
+        # kernel's without an index takes a copied-up one for another file.
+        apart = {
+            path for path, number in self._ours.numbers().items() if number in self._links_below
+        }
+        self._kernel.unmount()
+        self._ours.unmount()
+        self._kernel.mount(self._ours)
+        self._compare_trees(
+            "with our upper directory under the kernel's",
+            {path: node for path, node in before.items() if f"./{path}" not in apart},
+            {path: node for path, node in self._kernel.tree().items() if f"./{path}" not in apart},
+        )
+        self._kernel.unmount()
+        self._ours.mount(self._kernel)
+        self._compare_trees(
+            "with the kernel's upper directory under ours", before, self._ours.tree()
+        )
+
+
+@in_namespace
+def test_no_sequence_of_operations_tells_our_overlay_from_the_kernels(tmp_path: Path) -> None:
+    Machine.below = tmp_path
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=int(os.environ.get("RL_TEST_DIFFERENTIAL", _EXAMPLES)),
+            stateful_step_count=_STEPS,
+            phases=(Phase.generate, Phase.shrink),
+            deadline=None,
+            database=None,
+            derandomize=False,
+            print_blob=True,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
