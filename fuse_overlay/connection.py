@@ -24,7 +24,7 @@ from fuse_overlay.requests import Requests, init
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_MAX_WRITE: Final = 1 << 20
+_MAX_WRITE: Final = 1 << 18
 _BODY: Final = IN_HEADER.size
 _SPIN_NS: Final = 50_000
 """How long to go on asking for the next request before going to sleep: a program that makes one
