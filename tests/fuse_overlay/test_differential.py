@@ -345,11 +345,22 @@ class Machine(RuleBasedStateMachine):
         user=USERS,
     )
     def write(self, path: str, flags: int, offset: int, data: bytes, user: int) -> None:
+        flags &= ~self._no_truncation(path, 0)
         self._both(operations.write, path, flags, offset, data, user=user, in_place=path)
+
+    def _no_truncation(self, path: str, size: int) -> int:
+        """O_TRUNC where a file has that size already, else 0.
+
+        Whether its time changes then, POSIX leaves open: under FUSE's writeback cache the kernel
+        keeps the time that it knows, whatever the server says.
+        """
+        seen = self._kernel.look(path, follow=True)
+        return os.O_TRUNC if isinstance(seen, Seen) and seen.size == size else 0
 
     @rule(path=PATHS, size=OFFSETS, user=USERS)
     def truncate(self, path: str, size: int, user: int) -> None:
-        self._both(operations.truncate, path, size, user=user, in_place=path)
+        if not self._no_truncation(path, size):
+            self._both(operations.truncate, path, size, user=user, in_place=path)
 
     @rule(path=PATHS, offset=OFFSETS, data=DATA)
     def write_map(self, path: str, offset: int, data: bytes) -> None:
@@ -455,6 +466,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(slot=SLOTS, path=PATHS, flags=OPEN_FLAGS, mode=FILE_MODES, user=USERS)
     def open(self, slot: int, path: str, flags: int, mode: int, user: int) -> None:
+        flags &= ~self._no_truncation(path, 0)
         arguments = user, slot, operations.open_file, path, flags, mode
         expected = self._kernel.do_open(*arguments)
         self._check("result", expected, self._ours.do_open(*arguments))
@@ -479,7 +491,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(slot=SLOTS, size=OFFSETS)
     def ftruncate(self, slot: int, size: int) -> None:
-        self._with(slot, os.ftruncate, size)
+        fd = self._ours.handles.get(slot)
+        if fd is None or os.fstat(fd).st_size != size:
+            self._with(slot, os.ftruncate, size)
 
     @rule(slot=SLOTS, mode=FILE_MODES)
     def fchmod(self, slot: int, mode: int) -> None:
