@@ -57,15 +57,8 @@ class Changes:
         self._check_absent(parent, name)
         self.copier.copy_up_directory(parent)
         self.tree.check_room(stat.S_ISDIR(mode) or stat.S_ISLNK(mode), 1)
-        acl = self._default_acl(parent)
-        if acl is None:
-            mode &= ~umask
+        mode, gid, acl = self._inherited(parent, mode, gid, umask)
         owners = self.tree.owners
-        above = self.tree.attributes(parent)
-        if above.mode & stat.S_ISGID:
-            gid = above.gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
         is_directory = stat.S_ISDIR(mode)
         kind = Kind.DIRECTORY if is_directory else Kind.OTHER
         fd = -1
@@ -108,13 +101,8 @@ class Changes:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         self.copier.copy_up_directory(parent)
         self.tree.check_room(0, 1)
-        acl = self._default_acl(parent)
-        if acl is None:
-            mode &= ~umask
+        mode, gid, acl = self._inherited(parent, mode, gid, umask)
         owners = self.tree.owners
-        above = self.tree.attributes(parent)
-        if above.mode & stat.S_ISGID:
-            gid = above.gid
         directory = self._backing.directory_fd(parent, UPPER)
         flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
         backing_mode = stat.S_IMODE(mode) if owners is None else owners.backing_mode(mode)
@@ -135,6 +123,20 @@ class Changes:
         self.tree.appeared(file)
         self._backing.opened(file, fd, writable=True)
         return file
+
+    def _inherited(
+        self, parent: Directory, mode: int, gid: int, umask: int
+    ) -> tuple[int, int, bytes | None]:
+        """Mode and group of a new object in a directory, and the default ACL that it inherits."""
+        acl = self._default_acl(parent)
+        if acl is None:
+            mode &= ~umask
+        above = self.tree.attributes(parent)
+        if above.mode & stat.S_ISGID:
+            gid = above.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        return mode, gid, acl
 
     def _default_acl(self, directory: Directory) -> bytes | None:
         """The default ACL of a directory, which new objects in it inherit."""
