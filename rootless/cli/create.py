@@ -19,23 +19,14 @@ _NOT_HERE = ("detach", "detach_keys")
     context_settings=run.context_settings,
 )
 @pass_settings
-def create(
-    settings: Settings,
-    /,
-    *,
-    cidfile: str | None,
-    pull: str,
-    platform: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
+def create(settings: Settings, /, **values: Any) -> None:
     """Make a container of an image, to be started later."""
     from rootless.containers.create import create as make
 
-    wanted = make_request(**options)
+    wanted, cidfile = make_request(values), values["cidfile"]
     if cidfile is not None:
         check_cidfile(cidfile)
-    image = find_or_pull(settings.root, wanted.image, pull, platform, quiet)
+    image = find_or_pull(settings.root, values)
     container = make(settings.root, wanted, image)
     if cidfile is not None:
         write_cidfile(cidfile, container.id)

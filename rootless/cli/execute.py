@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
+from rootless.cli.options import process
 from rootless.cli.settings import Settings, pass_settings
 
 
@@ -17,55 +18,29 @@ from rootless.cli.settings import Settings, pass_settings
     # All after the container is the command, options included.
     context_settings={"allow_interspersed_args": False},
 )
-@click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
-@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("-d", "--detach", is_flag=True, help="Leave it running.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
-@click.option(
-    "--env-file",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Set the variables in FILE.",
-)
-@click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as this user of the container.")
-@click.option("-w", "--workdir", metavar="DIR", help="Start in DIR of the container.")
+@process.options
 @click.option("--privileged", is_flag=True, help="With all capabilities.")
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.running)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_settings
-def execute(
-    settings: Settings,
-    interactive: bool,
-    tty: bool,
-    detach: bool,
-    env: tuple[str, ...],
-    env_file: tuple[str, ...],
-    user: str | None,
-    workdir: str | None,
-    privileged: bool,
-    name: str,
-    command: tuple[str, ...],
-) -> int:
+def execute(settings: Settings, /, **values: Any) -> int:
     """Run a command in a running container."""
     from rootless.containers import enter
-    from rootless.containers.request import parse_env, parse_env_file
     from rootless.containers.store import ContainerStore
-    from rootless.errors import RlError
 
-    if tty and interactive and not detach and not os.isatty(0):
-        raise RlError("the input device is not a terminal (leave out -t)")
-    container = ContainerStore(settings.root).get(name)
-    files = [line for path in env_file for line in parse_env_file(path)]
+    process.check_terminal(values)
+    container = ContainerStore(settings.root).get(values["name"])
+    detached = values["detach"]
     wanted = enter.plan(
         container,
-        command,
-        env=parse_env([*files, *env], os.environ),
-        cwd=workdir,
-        user=user,
+        values["command"],
+        env=process.environment(values),
+        cwd=values["workdir"],
+        user=values["user"],
         # Nobody would hold the terminal of a detached command.
-        terminal=tty and not detach,
-        privileged=privileged,
-        detached=detach,
+        terminal=values["tty"] and not detached,
+        privileged=values["privileged"],
+        detached=detached,
     )
-    return enter.run(container, wanted, interactive=interactive and not detach)
+    return enter.run(container, wanted, interactive=values["interactive"] and not detached)

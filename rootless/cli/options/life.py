@@ -1,0 +1,58 @@
+"""How long a container lives, what ends it, what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from rootless.cli.options import together
+from rootless.errors import RlError
+
+options = together(
+    click.option("--name", metavar="NAME", help="Name the container."),
+    click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends."),
+    click.option(
+        "-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Label the container."
+    ),
+    click.option("--cidfile", metavar="FILE", help="Write the container's ID to FILE."),
+    click.option("--init", is_flag=True, help="Run a small init as PID 1 that reaps processes."),
+    click.option("--stop-signal", metavar="SIGNAL", help="The signal that stops it."),
+    click.option(
+        "--stop-timeout",
+        type=click.IntRange(min=0),
+        metavar="SECONDS",
+        help="How long to wait before it is killed.",
+    ),
+    click.option(
+        "--restart",
+        default="no",
+        show_default=True,
+        metavar="POLICY",
+        help="When it is started again: on-failure[:N], always, unless-stopped.",
+    ),
+    click.option(
+        "--log-driver",
+        type=click.Choice(["json-file", "none"]),
+        default="json-file",
+        show_default=True,
+        help="Whether what it prints is kept for rl logs.",
+    ),
+)
+
+
+def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Request's fields; RlError where the options contradict each other."""
+    from rootless.containers.restart import Policy
+    from rootless.containers.stop import parse_signal
+
+    if values["stop_signal"] is not None:
+        parse_signal(values["stop_signal"])
+    if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
+        raise RlError("--restart and --rm contradict each other")
+    kept = ("name", "auto_remove", "init", "stop_signal", "stop_timeout", "restart", "log_driver")
+    return {
+        **{name: values[name] for name in kept},
+        "labels": dict(item.partition("=")[::2] for item in values["label"]),
+    }

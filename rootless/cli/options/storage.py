@@ -1,0 +1,38 @@
+"""The container's file systems: what is mounted, and what may be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from rootless.cli.options import together
+from rootless.containers import request as requests
+
+options = together(
+    click.option(
+        "-v",
+        "--volume",
+        multiple=True,
+        metavar="[SOURCE:]TARGET[:OPTIONS]",
+        help="Mount a host directory, a file or a named volume.",
+    ),
+    click.option(
+        "--mount", multiple=True, metavar="KEY=VALUE,…", help="Mount: bind, volume, tmpfs."
+    ),
+    click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount a tmpfs."),
+    click.option("--read-only", is_flag=True, help="Mount the container's root read-only."),
+)
+
+
+def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Request's fields."""
+    return {
+        "mounts": (
+            *map(requests.parse_volume, values["volume"]),
+            *map(requests.parse_mount, values["mount"]),
+            *map(requests.parse_tmpfs, values["tmpfs"]),
+        ),
+        "read_only": values["read_only"],
+    }
