@@ -137,7 +137,9 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # Names and labels may hold bytes that are no text; in JSON this is their right escape.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(execute(sys.argv[1:]))
+    status = execute(sys.argv[1:])
+    # Taking the interpreter down would take as long as starting it did.
+    os._exit(status)
 
 
 def _open_standard_streams() -> None:
@@ -158,6 +160,8 @@ def execute(arguments: Sequence[str]) -> int:
         # Not click's own main: it ends silently on any broken pipe, our own ones included.
         with group.make_context("rl", list(arguments), obj=settings) as context:
             status = group.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         # A command returns its exit status, or None.
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as leaving:

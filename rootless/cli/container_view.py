@@ -16,8 +16,8 @@ from rootless.cli.template import Map
 from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
 from rootless.containers import log
+from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.restart import Policy
-from rootless.containers.spec import STOP_SIGNAL
 from rootless.containers.store import Container
 from rootless.errors import RlError
 from rootless.images.reference import Reference

@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
 from rootless.containers import interpreter, rootfs, users
+from rootless.containers.annotation import Spec, read_extra
 from rootless.containers.channel import Channel
-from rootless.containers.spec import Spec, read_extra
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
 from rootless.networks import loopback

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from rootless.containers import volumes
-from rootless.containers.spec import Spec
+from rootless.containers.annotation import Spec
 from rootless.errors import RlError
 from rootless.kernel import mounts, syscalls
 

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
 from rootless.containers.request import Mount, Request
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
 from rootless.kernel.capabilities import DEFAULT as DEFAULT_CAPABILITIES
 from rootless.kernel.userns import IdMap, Maps
-
-Spec = dict[str, Any]
-
-# Our one annotation: what the specification has no field for, as JSON.
-ANNOTATION: Final = "rl.container"
-# image-spec, conversion.md: where the image's StopSignal goes.
-STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
 
 # On our own /dev, so that it leaves no trace in the container's layer.
 INIT_PATH: Final = "/dev/init"
@@ -114,31 +108,6 @@ class Place:
     hostname: str
     init_program: str | None
     nofile: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """What config.json's annotation keeps for us: the inputs that the rest was computed from.
-
-    ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
-    volume takes the image's content when it is empty.
-    """
-
-    image: str
-    image_id: str
-    layers: Sequence[str]
-    request: Mapping[str, Any]
-    volumes: Mapping[str, str]
-    anonymous_volumes: Sequence[str]
-    filled_volumes: Sequence[str]
-    entrypoint: Sequence[str]
-    command: Sequence[str]
-    labels: Mapping[str, str]
-
-
-def read_extra(spec: Spec) -> Extra:
-    """Return what ``build`` put into the annotation."""
-    return Extra(**json.loads(spec["annotations"][ANNOTATION]))
 
 
 def build(

@@ -12,8 +12,8 @@ import select
 import signal
 from typing import Final
 
+from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.console import connect
-from rootless.containers.spec import STOP_SIGNAL
 from rootless.containers.store import Container, Process
 from rootless.errors import RlError
 from rootless.kernel import process

@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rootless.containers.spec import Extra, Spec, read_extra
+from rootless.containers.annotation import Extra, Spec, read_extra
 from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
 from rootless.files import replace_file
-from rootless.kernel import process
+from rootless.kernel import proc
 from rootless.trees import remove_tree
 
 # Docker's code for a container whose end nobody could record.
@@ -46,11 +46,11 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process:
         """Return the name of a living process."""
-        return cls(pid, process.start_time(pid) or 0, process.boot_id())
+        return cls(pid, proc.start_time(pid) or 0, proc.boot_id())
 
     def alive(self) -> bool:
         """Tell whether that very process still runs."""
-        return process.start_time(self.pid) == self.start and process.boot_id() == self.boot
+        return proc.start_time(self.pid) == self.start and proc.boot_id() == self.boot
 
 
 @dataclass(frozen=True, slots=True)

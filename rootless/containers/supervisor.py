@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from rootless.containers import init, log, restart
+from rootless.containers.annotation import Spec
 from rootless.containers.channel import Channel
 from rootless.containers.console import Console, Onlooker
 from rootless.containers.overlay import Server
-from rootless.containers.spec import Spec
 from rootless.containers.store import Container, ContainerStore, Process, now
 from rootless.containers.streams import Streams, wait
 from rootless.errors import RlError

@@ -1,8 +1,7 @@
 """Child processes of ours: forked with namespaces, known by pidfd, never leaking descriptors.
 
-Owns how a child of this program begins and how a process is told from another
-that got its number later. Called by userns, and by containers for the overlay
-server and for PID 1.
+Owns how a child of this program begins. Called by userns, and by containers for
+the overlay server and for PID 1.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ import contextlib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 from rootless.kernel import syscalls
@@ -83,6 +80,8 @@ def _run_child(main: Callable[[], int], keep: Iterable[int]) -> NoReturn:
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else CHILD_FAILED
     except BaseException:
+        import traceback
+
         os.write(2, traceback.format_exc().encode())
     finally:
         try:
@@ -123,23 +122,3 @@ def restore_signals() -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send ``number`` when the parent ends (lost on setuid and its like)."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, number)
-
-
-def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None if there is none.
-
-    With the pid it names one process of this boot for ever (proc(5), field 22
-    of stat). A zombie counts as gone: nothing of it runs any more.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field, the name, may hold spaces and parentheses of its own.
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def boot_id() -> str:
-    """Return the kernel's identifier of this boot, random(4)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

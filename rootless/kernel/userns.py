@@ -8,7 +8,6 @@ through ``call``. See user_namespaces(7), subuid(5), newuidmap(1).
 from __future__ import annotations
 
 import os
-import pickle
 import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,6 +155,8 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     The result and any exception must be picklable. The child shares
     everything else with the caller (files, network, terminal) and dies with it.
     """
+    import pickle
+
     maps = user_maps()
     mapped_reader, mapped_writer = os.pipe()
     reader, writer = os.pipe()
@@ -197,6 +198,8 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def _outcome(
     function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[T | None, BaseException | None]:
+    import pickle
+
     try:
         result = function(*args, **kwargs)
         pickle.dumps(result)

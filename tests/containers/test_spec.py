@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from rootless.containers.annotation import STOP_SIGNAL, Spec, read_extra
 from rootless.containers.request import Mount, Request
-from rootless.containers.spec import STOP_SIGNAL, Place, Spec, build, read_extra
+from rootless.containers.spec import Place, build
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig, Platform
 from rootless.kernel.userns import IdMap, Maps

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from rootless.kernel import process, syscalls
+from rootless.kernel import proc, process, syscalls
 
 
 @pytest.mark.parametrize("status", [0, 7, 255])
@@ -71,26 +71,26 @@ def test_child_can_be_pid_1_of_a_new_namespace() -> None:
 
 
 def test_start_time_is_that_of_the_process_and_none_for_no_process() -> None:
-    assert process.start_time(os.getpid()) == process.start_time(os.getpid())
+    assert proc.start_time(os.getpid()) == proc.start_time(os.getpid())
     with subprocess.Popen(["sleep", "1000"]) as later:
-        later_start = process.start_time(later.pid)
+        later_start = proc.start_time(later.pid)
         later.kill()
-    own_start = process.start_time(os.getpid())
+    own_start = proc.start_time(os.getpid())
     assert own_start is not None
     assert later_start is not None
     assert later_start > own_start
-    assert process.start_time(later.pid) is None
+    assert proc.start_time(later.pid) is None
 
 
 def test_zombie_counts_as_gone() -> None:
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert process.start_time(child.pid) is None
+        assert proc.start_time(child.pid) is None
 
 
 def test_name_of_a_process_may_hold_anything() -> None:
     def rename() -> int:
         syscalls.set_process_name("a) S 1 (b")
-        return process.start_time(os.getpid()) is None
+        return proc.start_time(os.getpid()) is None
 
     assert process.fork(rename).wait() == 0

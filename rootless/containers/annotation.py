@@ -1,0 +1,44 @@
+"""What a config.json says of a container beyond the runtime specification, in its annotations.
+
+Owns their names and form; ``spec`` computes what they hold. Pure, and small: read
+by every command that looks at a container.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Spec = dict[str, Any]
+
+# Our one annotation: what the specification has no field for, as JSON.
+ANNOTATION: Final = "rl.container"
+# image-spec, conversion.md: where the image's StopSignal goes.
+STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What config.json's annotation keeps for us: the inputs that the rest was computed from.
+
+    ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
+    volume takes the image's content when it is empty.
+    """
+
+    image: str
+    image_id: str
+    layers: Sequence[str]
+    request: Mapping[str, Any]
+    volumes: Mapping[str, str]
+    anonymous_volumes: Sequence[str]
+    filled_volumes: Sequence[str]
+    entrypoint: Sequence[str]
+    command: Sequence[str]
+    labels: Mapping[str, str]
+
+
+def read_extra(spec: Spec) -> Extra:
+    """Return what ``build`` put into the annotation."""
+    return Extra(**json.loads(spec["annotations"][ANNOTATION]))
