@@ -42,6 +42,9 @@ _WAIT: Final = Entry(
 _LOGS: Final = Entry("rootless.cli.logs:logs", "Show what a container printed")
 _ATTACH: Final = Entry("rootless.cli.attach:attach", "Look on at a running container")
 _EXEC: Final = Entry("rootless.cli.execute:execute", "Run a command in a running container")
+_EVENTS: Final = Entry(
+    "rootless.cli.events:events", "Show what happens to containers, images, volumes and networks"
+)
 _TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
@@ -68,6 +71,7 @@ _COMMANDS: Final = {
     "images": _IMAGES,
     "rmi": _RMI,
     "inspect": Entry("rootless.cli.inspect:inspect", "Show all about containers and images"),
+    "events": _EVENTS,
     "info": _INFO,
     "version": Entry("rootless.cli.version:version", "Show the versions of rl and its parts"),
     "completion": Entry("rootless.cli.completion:completion", "Print a shell's completion script"),
@@ -104,7 +108,7 @@ _SECTIONS: Final = {
             "inspect": Entry("rootless.cli.inspect:inspect_image", "Show all about images"),
         },
     ),
-    "system": Section("Work with this installation", {"info": _INFO}),
+    "system": Section("Work with this installation", {"events": _EVENTS, "info": _INFO}),
 }
 
 

@@ -25,6 +25,7 @@ def attach(
     Until it ends, or the keys to leave it come.
     """
     from rootless.containers import attach as attaching
+    from rootless.containers.announce import announce
     from rootless.containers.console import connect
     from rootless.containers.store import ContainerStore
     from rootless.errors import RlError
@@ -42,4 +43,5 @@ def attach(
     )
     channel.send({"attach": list(onlooking.handed)}, *onlooking.handed.values())
     onlooking.close_handed()
+    announce(container, "attach")
     return onlooking.follow(channel, proxy=sig_proxy) or 0

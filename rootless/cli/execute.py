@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.options import process
 from rootless.cli.settings import Settings, pass_settings
+from rootless.errors import RlError
 
 
 @click.command(
@@ -27,6 +29,7 @@ from rootless.cli.settings import Settings, pass_settings
 def execute(settings: Settings, /, **values: Any) -> int:
     """Run a command in a running container."""
     from rootless.containers import enter
+    from rootless.containers.announce import announce
     from rootless.containers.store import ContainerStore
 
     process.check_terminal(values)
@@ -43,4 +46,18 @@ def execute(settings: Settings, /, **values: Any) -> int:
         privileged=values["privileged"],
         detached=detached,
     )
-    return enter.run(container, wanted, interactive=values["interactive"] and not detached)
+    run = {"execID": os.urandom(32).hex()}
+    command = " ".join(values["command"])
+    announce(container, f"exec_create: {command}", **run)
+    announce(container, f"exec_start: {command}", **run)
+    code = RlError.exit_code
+    try:
+        code = enter.run(container, wanted, interactive=values["interactive"] and not detached)
+    except RlError as error:
+        code = error.exit_code
+        raise
+    finally:
+        # How a detached command ends, nobody is there to see.
+        if code or not detached:
+            announce(container, "exec_die", **run, exitCode=str(code))
+    return code

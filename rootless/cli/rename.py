@@ -14,9 +14,12 @@ from rootless.cli.settings import Settings, pass_settings
 @pass_settings
 def rename(settings: Settings, name: str, new_name: str) -> None:
     """Give a container another name."""
+    from rootless.containers.announce import announce
     from rootless.containers.create import check_name
     from rootless.containers.store import ContainerStore
 
     check_name(new_name)
     store = ContainerStore(settings.root)
-    store.rename(store.get(name), new_name)
+    container = store.get(name)
+    store.rename(container, new_name)
+    announce(store.by_id(container.id), "rename", oldName=container.name)

@@ -27,6 +27,7 @@ def restart(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> 
     from rootless.cli.report import for_each
     from rootless.cli.start import start_one
     from rootless.containers import stop
+    from rootless.containers.announce import announce
     from rootless.containers.store import ContainerStore
 
     store = ContainerStore(settings.root)
@@ -35,6 +36,7 @@ def restart(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> 
         container = store.get(name)
         stop.stop(container, seconds)
         start_one(settings.root, store.by_id(container.id), None)
+        announce(container, "restart")
         click.echo(name)
 
     return for_each(names, restart_one)

@@ -20,6 +20,7 @@ def rmi(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
     A name is taken from its image; with its last name the image goes. An ID
     means all names of an image.
     """
+    from rootless import events
     from rootless.cli.housekeeping import tidy
     from rootless.cli.report import complain, for_each
     from rootless.containers.store import ContainerStore
@@ -45,8 +46,11 @@ def rmi(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
             complain(str(error))
             return
         for gone in removal.untagged:
-            click.echo(f"Untagged: {Reference.parse(gone).familiar}")
+            name = Reference.parse(gone).familiar
+            events.record(root, "image", "untag", name, {"name": name})
+            click.echo(f"Untagged: {name}")
         for gone in removal.deleted:
+            events.record(root, "image", "delete", gone, {"name": gone})
             click.echo(f"Deleted: {gone}")
 
     status = for_each(names, remove)

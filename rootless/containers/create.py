@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rootless.containers import names
+from rootless.containers.announce import announce
 from rootless.containers.request import Mount, Request, mount_target, valid_name
 from rootless.containers.spec import Place, build
 from rootless.containers.store import (
@@ -80,10 +81,12 @@ def create(
                     if mount.kind == "volume":
                         volumes.create(mount.source)
                 write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
-                return containers.add(draft, container_id)
+                container = containers.add(draft, container_id)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+    announce(container, "create")
+    return container
 
 
 def _fill(draft: Path, top_layer: Path, hostname: str, host_network: bool) -> None:

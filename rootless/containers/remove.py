@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rootless.containers import stop
+from rootless.containers.announce import announce
 from rootless.containers.store import Container, ContainerStore
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import ContainerNotFound, RlError
@@ -43,6 +44,7 @@ def _discard(root: Path, container: Container, *, volumes: bool) -> None:
     else:
         # Nothing in it belongs to anybody else yet.
         _remove_files(root, container.id, anonymous)
+    announce(container, "destroy")
 
 
 def remove_damaged(root: Path, container_id: str) -> None:

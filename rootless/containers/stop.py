@@ -13,6 +13,7 @@ import signal
 from typing import Final
 
 from rootless.containers.annotation import STOP_SIGNAL
+from rootless.containers.announce import announce
 from rootless.containers.console import connect
 from rootless.containers.store import Container, Process
 from rootless.errors import RlError
@@ -35,10 +36,12 @@ def stop(container: Container, seconds: float | None = None) -> None:
         seconds = DEFAULT_SECONDS if wanted is None else wanted
     if container.active:
         number = stop_signal(container)
+        announce(container, "kill", signal=str(number))
         if not _ask(container, {"stop": number}):
             _end(container.state.init, number, 0)
         if not _end(container.state.supervisor, 0, seconds):
             kill(container)
+        announce(container, "stop")
 
 
 def stop_signal(container: Container) -> int:
@@ -57,6 +60,7 @@ def send_signal(container: Container, number: int) -> None:
     if number == signal.SIGKILL:
         kill(container)
     else:
+        announce(container, "kill", signal=str(number))
         key = "stop" if number == stop_signal(container) else "signal"
         if not _ask(container, {key: number}):
             _end(container.state.init, number, 0)
@@ -66,6 +70,7 @@ def kill(container: Container) -> None:
     """Kill a container, also one that is just being started; wait until that is recorded."""
     init, supervisor = container.state.init, container.state.supervisor
     starting = container.state.status == "created"
+    announce(container, "kill", signal=str(int(signal.SIGKILL)))
     asked = not starting and _ask(container, {"stop": int(signal.SIGKILL)})
     # Also if the supervisor cannot hear us; what it does not record, its death will tell.
     _end(init, signal.SIGKILL, _PATIENCE_SECONDS)

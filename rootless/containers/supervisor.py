@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from rootless.containers import init, log, restart
 from rootless.containers.annotation import Spec
+from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
 from rootless.containers.console import Console, Onlooker
 from rootless.containers.overlay import Server
@@ -58,11 +59,12 @@ def supervise(
 
 
 class _Record:
-    """The state on disk, as the container's life goes on."""
+    """The state on disk, as the container's life goes on, and its events."""
 
     def __init__(self, containers: ContainerStore, container: Container) -> None:
         self._containers = containers
         self._container = container
+        self._executed_at: float | None = None
 
     def started(self, pid: int) -> None:
         self._update(
@@ -70,9 +72,17 @@ class _Record:
             init=Process.of(pid),
         )  # fmt: skip
 
+    def executed(self) -> None:
+        self._executed_at = time.monotonic()
+        announce(self._container, "start")
+
     def ended(self, exit_code: int, *, again: bool = False) -> None:
         status = "restarting" if again else "exited"
         self._update(status=status, exit_code=exit_code, finished_at=now(), init=None)
+        if self._executed_at is not None:
+            ran = str(int(time.monotonic() - self._executed_at))
+            announce(self._container, "die", exitCode=str(exit_code), execDuration=ran)
+            self._executed_at = None
 
     def restarted(self, count: int) -> None:
         self._update(restarts=count)
@@ -213,6 +223,7 @@ class _Supervisor:
                         failure = start.failure(message)
                     else:
                         self._began = time.monotonic()
+                        self._record.executed()
                         _leave_stderr(self._container.path / "supervisor.log")
                         console.started()
                 start.server.check()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import trio
 
+from rootless import events
 from rootless.errors import RlError
 from rootless.images import credentials, manifest, registries
 from rootless.images.credentials import Credentials
@@ -55,7 +56,10 @@ def pull_image(root: Path, name: str, platform: str | None, quiet: bool) -> str:
     wanted = Platform.parse(platform) if platform else None
     # Read as the user: a credential helper may want to know who asks.
     sources = find_sources(reference)
-    return userns.call(_pull_as_root, root, reference, sources, wanted, quiet)
+    image_id = userns.call(_pull_as_root, root, reference, sources, wanted, quiet)
+    name = reference.familiar
+    events.record(root, "image", "pull", name, {"name": reference.familiar_name})
+    return image_id
 
 
 def find_sources(reference: Reference) -> list[Source]:

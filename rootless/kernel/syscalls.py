@@ -68,6 +68,8 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 # <sys/inotify.h>
 IN_MODIFY: Final = 0x00000002
+IN_MOVED_TO: Final = 0x00000080
+IN_CREATE: Final = 0x00000100
 
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
