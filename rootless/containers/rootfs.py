@@ -80,7 +80,14 @@ def _same_file_system(root: int, target: int) -> bool:
 
 def _mount_cgroup(target: int, options: mounts.Options) -> None:
     try:
-        mounts.mount_on("cgroup", target, "cgroup2", options)
+        try:
+            mounts.mount_on("cgroup", target, "cgroup2", options)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            # The host's own is there, with its /sys, and the kernel mounts none upon its like.
+            mounts.mount_on("tmpfs", target, "tmpfs", options)
+            mounts.mount_on("cgroup", target, "cgroup2", options)
     except PermissionError:
         # A host that shows only parts of its tree (we may be in a container) shows us none.
         pass
