@@ -241,6 +241,7 @@ def _state(container: Container) -> dict[str, Any]:
 def _host_config(container: Container) -> dict[str, Any]:
     spec, request = container.config, container.extra.request
     policy = Policy.parse(request.get("restart", "no"))
+    isolation = request.get("isolation", {})
     return {
         "Binds": [
             f"{mount['Name'] if mount['Type'] == 'volume' else mount['Source']}"
@@ -253,18 +254,18 @@ def _host_config(container: Container) -> dict[str, Any]:
         "PortBindings": Map(),
         "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.limit},
         "AutoRemove": request["auto_remove"],
-        "CapAdd": [],
-        "CapDrop": [],
+        "CapAdd": isolation.get("cap_add", []),
+        "CapDrop": isolation.get("cap_drop", []),
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
         "UsernsMode": "",
         "Init": request["init"],
-        "Privileged": False,
+        "Privileged": isolation.get("privileged", False),
         "PublishAllPorts": False,
         "ReadonlyRootfs": spec["root"]["readonly"],
-        "SecurityOpt": ["no-new-privileges"] if spec["process"]["noNewPrivileges"] else [],
+        "SecurityOpt": isolation.get("security_opt", []),
         "Tmpfs": Map(
             {
                 mount["target"]: ",".join(mount["options"])

@@ -13,7 +13,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-from rootless.containers import names
+from rootless.containers import devices, names
 from rootless.containers.announce import announce
 from rootless.containers.request import Mount, Request, mount_target, valid_name
 from rootless.containers.spec import Place, build
@@ -68,6 +68,7 @@ def create(
                     hostname=_checked_hostname(hostname),
                     init_program=_init_program() if request.init else None,
                     nofile=_nofile(),
+                    devices=devices.host_devices() if request.isolation.privileged else (),
                 ),
                 mounts,
             )

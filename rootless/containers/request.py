@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from rootless.containers.isolation import Isolation
 from rootless.errors import RlError
 
 # Docker's rule for names of containers and volumes.
@@ -56,7 +57,7 @@ class Request:
     read_only: bool = False
     auto_remove: bool = False
     init: bool = False
-    no_new_privileges: bool = False
+    isolation: Isolation = field(default_factory=Isolation)
     stop_signal: str | None = None
     stop_timeout: int | None = None
     restart: str = "no"

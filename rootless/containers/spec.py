@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from rootless.containers import confinement
 from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
 from rootless.containers.request import Mount, Request
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
-from rootless.kernel.capabilities import DEFAULT as DEFAULT_CAPABILITIES
 from rootless.kernel.userns import IdMap, Maps
 
 # On our own /dev, so that it leaves no trace in the container's layer.
@@ -76,22 +76,6 @@ _CGROUP: Final = {
     "source": "cgroup",
     "options": [*_NO_DEVICES, "ro"],
 }
-_MASKED: Final = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-]
-_READONLY: Final = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-
 # Docker's too: what a namespace of one's own makes harmless.
 _NETWORK_SYSCTL: Final = {
     "net.ipv4.ip_unprivileged_port_start": "0",
@@ -108,6 +92,7 @@ class Place:
     hostname: str
     init_program: str | None
     nofile: tuple[int, int]
+    devices: Sequence[str] = ()
 
 
 def build(
@@ -148,7 +133,7 @@ def build(
         "process": _process(request, image, place, entrypoint + command),
         "root": {"path": f"{place.bundle}/merged", "readonly": request.read_only},
         "hostname": place.hostname,
-        "mounts": _mounts(place, own_network, mounts),
+        "mounts": _mounts(request, place, mounts),
         "annotations": annotations,
         "linux": {
             "uidMappings": [_mapping(entry) for entry in place.maps.uids],
@@ -159,8 +144,8 @@ def build(
                 + (("network",) if own_network else ())
             ],
             "sysctl": dict(_NETWORK_SYSCTL) if own_network else {},
-            "maskedPaths": list(_MASKED),
-            "readonlyPaths": list(_READONLY),
+            "maskedPaths": confinement.masked_paths(request.isolation),
+            "readonlyPaths": confinement.readonly_paths(request.isolation),
         },
     }
 
@@ -191,7 +176,7 @@ def _process(
     cwd = request.workdir or posixpath.join("/", image.working_dir)
     if not cwd.startswith("/"):
         raise RlError(f"the working directory {cwd!r} is invalid: it must be an absolute path")
-    capabilities = list(DEFAULT_CAPABILITIES)
+    capabilities = confinement.capabilities(request.isolation)
     soft, hard = place.nofile
     return {
         "terminal": request.terminal,
@@ -206,7 +191,7 @@ def _process(
             "permitted": capabilities,
         },
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
-        "noNewPrivileges": request.no_new_privileges,
+        "noNewPrivileges": request.isolation.no_new_privileges,
     }
 
 
@@ -222,11 +207,17 @@ def _environment(request: Request, image: ImageConfig, place: Place) -> list[str
     return [f"{name}={value}" for name, value in merged.items()]
 
 
-def _mounts(
-    place: Place, own_network: bool, asked: list[tuple[Mount, str]]
-) -> list[dict[str, Any]]:
+def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> list[dict[str, Any]]:
     """Return all mounts, parents before children; what was asked for replaces a default."""
-    defaults = [_PROC, *_DEV, _SYS if own_network else _HOST_SYS, _CGROUP]
+    isolation = request.isolation
+    proc = {**_PROC, "options": [*_NO_DEVICES, *isolation.proc_options]}
+    system = [_SYS if request.network != "host" else _HOST_SYS, _CGROUP]
+    writable = confinement.writable_system(isolation)
+    system = [
+        _made_writable(mount) if mount["destination"] in writable else mount for mount in system
+    ]
+    defaults = [proc, *_DEV, *system]
+    defaults += [_bind(path, path, ("bind", "nosuid", "noexec")) for path in place.devices]
     defaults += [
         _bind(f"{place.bundle}/{name}", f"/etc/{name}", ("rbind",))
         for name in ("hosts", "hostname", "resolv.conf")
@@ -244,6 +235,10 @@ def _mounts(
         )
     # The sort is stable: among mounts of one depth the order above stays.
     return sorted(by_target.values(), key=lambda mount: mount["destination"].count("/"))
+
+
+def _made_writable(mount: dict[str, Any]) -> dict[str, Any]:
+    return {**mount, "options": [option for option in mount["options"] if option != "ro"]}
 
 
 def _bind(source: str, target: str, options: tuple[str, ...]) -> dict[str, Any]:

@@ -8,26 +8,26 @@ from typing import Any
 import click
 
 from rootless.cli.options import together
-from rootless.errors import RlError
+from rootless.containers import isolation
 
 options = together(
-    click.option("--security-opt", multiple=True, metavar="OPTION", help="no-new-privileges"),
+    click.option("--privileged", is_flag=True, help="All capabilities, nothing hidden, /dev."),
+    click.option(
+        "--cap-add", multiple=True, metavar="CAPABILITY", help="Add a capability, or ALL."
+    ),
+    click.option(
+        "--cap-drop", multiple=True, metavar="CAPABILITY", help="Drop a capability, or ALL."
+    ),
+    click.option(
+        "--security-opt",
+        multiple=True,
+        metavar="OPTION",
+        help="no-new-privileges, unmask=PATHS|ALL, mask=PATHS, …",
+    ),
 )
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields; RlError for an option that is not known."""
-    return {"no_new_privileges": _no_new_privileges(values["security_opt"])}
-
-
-def _no_new_privileges(options: tuple[str, ...]) -> bool:
-    chosen = False
-    for option in options:
-        match option.replace("=", ":").split(":"):
-            case ["no-new-privileges"] | ["no-new-privileges", "true"]:
-                chosen = True
-            case ["no-new-privileges", "false"]:
-                chosen = False
-            case _:
-                raise RlError(f"unknown security option {option!r} (no-new-privileges is known)")
-    return chosen
+    names = ("privileged", "cap_add", "cap_drop", "security_opt")
+    return {"isolation": isolation.parse(**{name: values[name] for name in names})}
