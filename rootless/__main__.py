@@ -1,5 +1,5 @@
 """`python -m rootless`: the command `rl` where it is not on the PATH."""
 
-from rootless.cli import main
+from rootless.main import main
 
 main()

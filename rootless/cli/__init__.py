@@ -133,29 +133,12 @@ def group(settings: Settings, root: str | None, debug: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s: %(message)s")
 
 
-def main() -> None:
-    """Run the command that the process was started with, and exit with its status."""
-    _open_standard_streams()
-    # Whatever the user's is: what we make is made with the modes we choose.
-    os.umask(0o022)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Names and labels may hold bytes that are no text; in JSON this is their right escape.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    status = execute(sys.argv[1:])
-    # Taking the interpreter down would take as long as starting it did.
-    os._exit(status)
-
-
-def _open_standard_streams() -> None:
-    """Give a closed standard stream the null device, before its number goes to another file."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-
-
 def execute(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status; what went wrong is on stderr by then."""
     settings = Settings()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names and labels may hold bytes that are no text; in JSON this is their right escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if instruction := os.environ.get("_RL_COMPLETE"):
             from click.shell_completion import shell_complete

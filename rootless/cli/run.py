@@ -63,7 +63,7 @@ def run(settings: Settings, /, **values: Any) -> int:
     from rootless.cli.start import follow
     from rootless.containers.launch import Launch
 
-    launch = Launch()
+    launch = Launch.next()
     try:
         # Imported while the supervisor loads.
         from rootless.containers.create import create

@@ -73,7 +73,7 @@ def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> 
     if not container.active:
         # What its last run left to do comes first.
         stop.wait_for_supervisor(container)
-    launch = Launch()
+    launch = Launch.next()
     try:
         claimed = ContainerStore(root).claim(container, Process.of(launch.child.pid))
         return follow(root, claimed, launch, onlooking)

@@ -11,7 +11,7 @@ import select
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from rootless.containers.channel import Channel
 from rootless.containers.streams import wait
@@ -23,6 +23,22 @@ _PATIENCE_SECONDS: Final = 10.0
 
 class Launch:
     """A supervisor that is being started; it begins to load what it needs at once."""
+
+    _prepared: ClassVar[Launch | None] = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Start a supervisor for the first container that this process is going to start.
+
+        If there is none after all, it ends with us.
+        """
+        cls._prepared = cls()
+
+    @classmethod
+    def next(cls) -> Launch:
+        """Return the prepared one, or else a new one."""
+        prepared, cls._prepared = cls._prepared, None
+        return prepared or cls()
 
     def __init__(self) -> None:
         self.channel, theirs = Channel.pair()

@@ -148,7 +148,7 @@ def test_a_root_that_cannot_be_used_is_an_error_that_names_the_remedy() -> None:
 def complete(root: Path, line: str) -> list[str]:
     words = line.split(" ")
     done = subprocess.run(
-        [sys.executable, "-c", "from rootless.cli import main; main()"],
+        [sys.executable, "-c", "from rootless.main import main; main()"],
         env={
             **os.environ,
             "RL_ROOT": str(root),
