@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rootless.cli.flags import FlagCommand
-from rootless.cli.run import check_cidfile, find_or_pull, make_request, run, write_cidfile
+from rootless.cli.run import check_cidfile, find_or_pull, make_request, run, warn, write_cidfile
 from rootless.cli.settings import Settings, pass_settings
 
 _NOT_HERE = ("detach", "detach_keys")
@@ -22,12 +22,14 @@ _NOT_HERE = ("detach", "detach_keys")
 def create(settings: Settings, /, **values: Any) -> None:
     """Make a container of an image, to be started later."""
     from rootless.containers.create import create as make
+    from rootless.containers.create import warnings
 
     wanted, cidfile = make_request(values), values["cidfile"]
     if cidfile is not None:
         check_cidfile(cidfile)
     image = find_or_pull(settings.root, values)
     container = make(settings.root, wanted, image)
+    warn(warnings(image))
     if cidfile is not None:
         write_cidfile(cidfile, container.id)
     click.echo(container.id)

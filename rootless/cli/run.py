@@ -7,7 +7,7 @@ rootless.containers. On the path where every import is waited for.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rootless.containers import request as requests
 from rootless.errors import ImageNotFound, RlError
 
 if TYPE_CHECKING:
+    from rootless.containers.launch import Launch
     from rootless.images.store import Image
 
 
@@ -59,35 +60,40 @@ def run(settings: Settings, /, **values: Any) -> int:
     process.check_terminal(values)
     if cidfile is not None:
         check_cidfile(cidfile)
-    image = find_or_pull(settings.root, values)
     from rootless.cli.start import follow
     from rootless.containers.launch import Launch
 
-    launch = Launch.next()
+    root, launch = settings.root, Launch.next()
     try:
-        # Imported while the supervisor loads.
-        from rootless.containers.create import create
-        from rootless.containers.store import Process
-
-        container = create(settings.root, wanted, image, Process.of(launch.child.pid))
+        container_id = _make(root, wanted, launch, values)
         if cidfile is not None:
-            write_cidfile(cidfile, container.id)
+            write_cidfile(cidfile, container_id)
         if values["detach"]:
-            click.echo(container.id)
-            follow(settings.root, container, launch, None)
-            return 0
+            click.echo(container_id)
+            return follow(root, container_id, launch, None)
         onlooking = attach.Onlooking(
             stdin=wanted.interactive, output=True, terminal=wanted.terminal, keys=keys
         )
-        code = follow(settings.root, container, launch, onlooking)
+        return follow(root, container_id, launch, onlooking)
     except BaseException:
         launch.end()
         raise
-    finally:
-        from rootless.containers.remove import remove_leftovers
 
-        remove_leftovers(settings.root)
-    return code
+
+def _make(root: Path, wanted: requests.Request, launch: Launch, values: Mapping[str, Any]) -> str:
+    """Have the container made, of an image that is fetched if it has to be; return its ID."""
+    if values["pull"] == "always" or values["platform"]:
+        find_or_pull(root, values)
+    try:
+        made = launch.create(root, wanted)
+    except ImageNotFound:
+        if values["pull"] != "missing":
+            raise
+        find_or_pull(root, values)
+        made = launch.create(root, wanted)
+    container_id, warnings = made
+    warn(warnings)
+    return container_id
 
 
 def make_request(values: Mapping[str, Any]) -> requests.Request:
@@ -102,6 +108,12 @@ def make_request(values: Mapping[str, Any]) -> requests.Request:
         **network.chosen(values),
         **isolation.chosen(values),
     )
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what a person ought to know of a container that was made all the same."""
+    for warning in warnings:
+        click.echo(f"rl: warning: {warning}", err=True)
 
 
 def check_cidfile(path: str) -> None:
@@ -121,18 +133,11 @@ def write_cidfile(path: str, container_id: str) -> None:
 
 def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
     """Return the image of a container to be made, fetched if it has to be."""
-    image = _find_or_pull(
-        root, values["image"], values["pull"], values["platform"], values["quiet"]
-    )
-    _warn_of_platform(image)
-    return image
-
-
-def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet: bool) -> Image:
     from rootless.images.manifest import Platform
     from rootless.images.store import ImageStore
 
     images = ImageStore(root)
+    name, pull, platform = values["image"], values["pull"], values["platform"]
     wanted = Platform.parse(platform) if platform else None
     if pull != "always":
         try:
@@ -146,15 +151,4 @@ def _find_or_pull(root: Path, name: str, pull: str, platform: str | None, quiet:
             raise ImageNotFound(missing)
     from rootless.images.pull import pull_image
 
-    return images.find(pull_image(root, name, platform=platform, quiet=quiet))
-
-
-def _warn_of_platform(image: Image) -> None:
-    from rootless.images.manifest import Platform
-
-    host = Platform.host()
-    if image.config.platform not in host.runs():
-        click.echo(
-            f"rl: warning: the image is for {image.config.platform}, this machine is {host}",
-            err=True,
-        )
+    return images.find(pull_image(root, name, platform=platform, quiet=values["quiet"]))

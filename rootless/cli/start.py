@@ -76,28 +76,24 @@ def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> 
     launch = Launch.next()
     try:
         claimed = ContainerStore(root).claim(container, Process.of(launch.child.pid))
-        return follow(root, claimed, launch, onlooking)
+        return follow(root, claimed.id, launch, onlooking)
     except BaseException:
         launch.end()
         raise
 
 
-def follow(root: Path, container: Container, launch: Launch, onlooking: Onlooking | None) -> int:
+def follow(root: Path, container_id: str, launch: Launch, onlooking: Onlooking | None) -> int:
     """Have a supervisor start its container; return its exit code, or 0 if nobody looks on."""
-    from rootless.containers import attach, logout
-    from rootless.images.store import ImageStore
+    from rootless.containers import attach
 
-    images = ImageStore(root)
-    layers = [images.layer_path(layer) for layer in container.extra.layers]
-    launch.supervise(root, container.id, layers, onlooking.handed if onlooking else {})
+    launch.supervise(root, container_id, onlooking.handed if onlooking else {})
     if onlooking is None:
+        from rootless.containers import logout
+
         attach.await_start(launch.channel)
         if said := logout.warning():
             click.echo(f"rl: warning: {said}", err=True)
         return 0
     onlooking.close_handed()
     code = onlooking.follow(launch.channel)
-    if code is None:
-        return 0
-    launch.end()
-    return code
+    return 0 if code is None else code

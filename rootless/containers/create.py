@@ -29,6 +29,7 @@ from rootless.containers.store import (
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.files import replace_file
+from rootless.images.manifest import Platform
 from rootless.images.store import Image, ImageStore
 from rootless.kernel import userns
 from rootless.networks import etc
@@ -88,6 +89,14 @@ def create(
             raise
     announce(container, "create")
     return container
+
+
+def warnings(image: Image) -> list[str]:
+    """Return what a person ought to know of a container that is made all the same."""
+    host = Platform.host()
+    if image.config.platform in host.runs():
+        return []
+    return [f"the image is for {image.config.platform}, this machine is {host}"]
 
 
 def _fill(draft: Path, top_layer: Path, hostname: str, host_network: bool) -> None:

@@ -6,16 +6,20 @@ moment that the container runs, the command is an onlooker like any other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
-from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from rootless.containers.channel import Channel
 from rootless.containers.streams import wait
+from rootless.errors import ImageNotFound, RlError
 from rootless.kernel import process, syscalls
+
+if TYPE_CHECKING:
+    from rootless.containers.request import Request
 
 # For a supervisor to clear up what it had begun, or what had ended.
 _PATIENCE_SECONDS: Final = 10.0
@@ -45,16 +49,31 @@ class Launch:
         self.child = process.fork(lambda: _main(theirs), keep=(theirs.fileno(),))
         theirs.close()
 
-    def supervise(
-        self, root: Path, container_id: str, layers: Sequence[Path], streams: dict[str, int]
-    ) -> None:
+    def create(self, root: Path, request: Request) -> tuple[str, list[str]]:
+        """Have the supervisor make the container that it is going to run; return (ID, warnings).
+
+        Raises ImageNotFound, after which it can be asked again; RlError as ``create`` does.
+        """
+        import pickle
+
+        memory = os.memfd_create("request")
+        with open(memory, "wb", closefd=False) as file:
+            pickle.dump(request, file)
+            file.seek(0)
+        self.channel.send({"root": str(root), "create": True}, memory)
+        os.close(memory)
+        message, _ = self.channel.receive()
+        if message is None:
+            raise RlError("the container's supervisor ended unexpectedly")
+        if "missing" in message:
+            raise ImageNotFound(message["missing"])
+        if "error" in message:
+            raise RlError(message["error"], message["exit_code"])
+        return message["created"], message["warnings"]
+
+    def supervise(self, root: Path, container_id: str, streams: dict[str, int]) -> None:
         """Hand over a container with the descriptors (by name) that are its streams for now."""
-        message = {
-            "root": str(root),
-            "container": container_id,
-            "layers": [str(layer) for layer in layers],
-            "attach": list(streams),
-        }
+        message = {"root": str(root), "container": container_id, "attach": list(streams)}
         self.channel.send(message, *streams.values())
 
     def end(self) -> None:
@@ -80,18 +99,38 @@ def _main(channel: Channel) -> int:
         os.dup2(null, fd)
     os.close(null)
     server = Server()
-    # Imported while the server loads.
+    # Imported while the server loads, and the command that is to tell us more.
+    import pickle
+
     from rootless.containers.console import Onlooker
-    from rootless.containers.store import ContainerStore
+    from rootless.containers.create import create, warnings
+    from rootless.containers.init import failures_sent
+    from rootless.containers.remove import remove_leftovers
+    from rootless.containers.store import ContainerStore, Process
     from rootless.containers.supervisor import supervise
+    from rootless.images.store import ImageStore
 
     message, fds = channel.receive()
+    while message is not None and "create" in message:
+        with failures_sent(channel), open(fds[0], "rb") as memory:
+            root, request = Path(message["root"]), pickle.load(memory)
+            try:
+                image = ImageStore(root).find(request.image)
+                container = create(root, request, image, Process.of(os.getpid()))
+                channel.send({"created": container.id, "warnings": warnings(image)})
+            except ImageNotFound as error:
+                channel.send({"missing": str(error)})
+        message, fds = channel.receive()
     if message is None:
         with server:
             return 0
+    root = Path(message["root"])
     owner = Onlooker(channel, owner=True)
     owner.take(message["attach"], fds)
-    containers = ContainerStore(Path(message["root"]))
+    containers, images = ContainerStore(root), ImageStore(root)
     container = containers.by_id(message["container"])
-    supervise(containers, container, [Path(layer) for layer in message["layers"]], server, owner)
+    layers = [images.layer_path(layer) for layer in container.extra.layers]
+    supervise(containers, container, layers, server, owner)
+    with contextlib.suppress(RlError):
+        remove_leftovers(root)
     return 0
