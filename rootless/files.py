@@ -12,17 +12,23 @@ from pathlib import Path
 from rootless.errors import RlError
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``: a reader, or a crash, finds the old or the new as a whole."""
-    write_file(path.with_name(f".{path.name}.{os.urandom(8).hex()}"), path, data)
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``data``: a reader, or a crash, finds the old or the new as a whole.
+
+    Not ``durable``, that holds for readers and for a kill, but not for a crash of the machine.
+    """
+    write_file(path.with_name(f".{path.name}.{os.urandom(8).hex()}"), path, data, durable=durable)
 
 
-def write_file(aside: Path, path: Path, data: bytes) -> None:
+def write_file(aside: Path, path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a small file so that it is there as a whole or not at all."""
     fd = create(aside)
     try:
         write_all(fd, data, path)
-        publish(fd, aside, path)
+        if durable:
+            publish(fd, aside, path)
+        else:
+            aside.rename(path)
     finally:
         os.close(fd)
         aside.unlink(missing_ok=True)

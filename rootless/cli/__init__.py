@@ -99,6 +99,10 @@ _SECTIONS: Final = {
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },
     ),
+    "healthcheck": Section(
+        "Check the health of containers",
+        {"run": Entry("rootless.cli.healthcheck:run", "Check the health of a container now")},
+    ),
     "image": Section(
         "Work with images",
         {

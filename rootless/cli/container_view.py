@@ -42,10 +42,14 @@ TITLES: Final = {
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 FILTERS: Final = (
-    "ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume",
+    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "since", "status",
+    "volume",
 )  # fmt: skip
 
 _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+_HEALTH_TEXTS: Final = {
+    "starting": " (health: starting)", "healthy": " (healthy)", "unhealthy": " (unhealthy)",
+}  # fmt: skip
 # What Go prints for a time that has not come.
 _NEVER: Final = "0001-01-01T00:00:00Z"
 
@@ -85,11 +89,16 @@ def status(container: Container, now: datetime) -> str:
         return "Created"
     if state.status == "running":
         started = parse_time(state.started_at)
-        return f"Up {duration((now - started).total_seconds())}" if started else "Up"
+        up = f"Up {duration((now - started).total_seconds())}" if started else "Up"
+        return up + _HEALTH_TEXTS.get(_health(container), "")
     since = f" {ago(state.finished_at, now)}" if state.finished_at else ""
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}){since}"
     return f"Exited ({state.exit_code}){since}"
+
+
+def _health(container: Container) -> str:
+    return str(container.health["Status"]) if container.health else "none"
 
 
 def _image_name(name: str, truncate: bool) -> str:
@@ -116,6 +125,11 @@ def selected(
     for value in wanted.get("status", ()):
         if value not in _STATUSES:
             raise RlError(f"invalid filter 'status={value}': there are {', '.join(_STATUSES)}")
+    for value in wanted.get("health", ()):
+        if value not in ("none", *_HEALTH_TEXTS):
+            raise RlError(
+                f"invalid filter 'health={value}': there are none, {', '.join(_HEALTH_TEXTS)}"
+            )
     for value in wanted.get("exited", ()):
         if not re.fullmatch("-?[0-9]{1,9}", value):
             raise RlError(f"invalid filter 'exited={value}': an exit status is a number")
@@ -128,6 +142,7 @@ def selected(
             "exited" not in wanted
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
         )
+        and ("health" not in wanted or _health(container) in wanted["health"])
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
         and ("network" not in wanted or container.extra.request["network"] in wanted["network"])
         and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
@@ -203,6 +218,7 @@ def inspect(container: Container) -> dict[str, Any]:
             "Labels": Map(extra.labels),
             "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
             "StopTimeout": extra.request.get("stop_timeout"),
+            **({"Healthcheck": extra.healthcheck} if extra.healthcheck else {}),
         },
         "NetworkSettings": {
             "Ports": Map(),
@@ -235,6 +251,7 @@ def _state(container: Container) -> dict[str, Any]:
         "Error": state.error,
         "StartedAt": state.started_at or _NEVER,
         "FinishedAt": state.finished_at or _NEVER,
+        **({"Health": dict(container.health)} if container.health else {}),
     }
 
 

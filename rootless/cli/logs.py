@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
+from rootless.cli.units import parse_duration
 from rootless.errors import RlError
-
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 @click.command(cls=FlagCommand)
@@ -58,7 +56,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
         return datetime.fromtimestamp(float(text), UTC)
     except (ValueError, OverflowError):
         pass
-    if (seconds := _seconds(text)) is not None:
+    if (seconds := parse_duration(text)) is not None:
         return now - timedelta(seconds=seconds)
     try:
         moment = datetime.fromisoformat(text)
@@ -67,12 +65,3 @@ def parse_moment(text: str, now: datetime) -> datetime:
             f"invalid time {text!r}: expected such as 2026-01-31T09:00:00Z, 1769850000 or 10m"
         ) from None
     return moment.astimezone(UTC)
-
-
-def _seconds(text: str) -> float | None:
-    import re
-
-    if not re.fullmatch(r"([0-9]+(\.[0-9]*)?(ns|us|ms|s|m|h))+", text):
-        return None
-    found = re.findall(r"([0-9.]+)(ns|us|ms|s|m|h)", text)
-    return sum(float(count) * _UNITS[unit] for count, unit in found)

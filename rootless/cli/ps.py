@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show some, by ancestor, before, exited, id, label, name, network, since, status, volume.",
+    help="Show some, by ancestor, before, exited, health, id, label, name, network, since, status, "
+    "volume.",
 )
 @pass_settings
 def ps(

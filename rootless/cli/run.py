@@ -15,7 +15,7 @@ import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
-from rootless.cli.options import isolation, life, network, process, storage
+from rootless.cli.options import health, isolation, life, network, process, storage
 from rootless.cli.settings import Settings, pass_settings
 from rootless.containers import request as requests
 from rootless.errors import ImageNotFound, RlError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @storage.options
 @network.options
 @isolation.options
+@health.options
 @click.option(
     "--pull",
     type=click.Choice(["always", "missing", "never"]),
@@ -107,6 +108,7 @@ def make_request(values: Mapping[str, Any]) -> requests.Request:
         **storage.chosen(values),
         **network.chosen(values),
         **isolation.chosen(values),
+        **health.chosen(values),
     )
 
 

@@ -19,6 +19,20 @@ _SPANS: Final = (
 )
 
 
+# Go's units of time, but for microseconds with a µ.
+_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": _MINUTE, "h": _HOUR}
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of a length of time as Go writes it, ``1h30m``; None if it is none."""
+    import re
+
+    if not re.fullmatch(r"([0-9]+(\.[0-9]*)?(ns|us|ms|s|m|h))+", text):
+        return None
+    found = re.findall(r"([0-9.]+)(ns|us|ms|s|m|h)", text)
+    return sum(float(count) * _UNITS[unit] for count, unit in found)
+
+
 def parse_time(text: str) -> datetime | None:
     """Read an RFC 3339 time with its zone; None for an empty text or an impossible time."""
     try:

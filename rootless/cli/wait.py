@@ -9,15 +9,35 @@ from rootless.cli.settings import Settings, pass_settings
 
 
 @click.command
+@click.option(
+    "--condition",
+    type=click.Choice(["stopped", "exited", "running", "healthy", "unhealthy"]),
+    default="stopped",
+    show_default=True,
+    help="What to wait for; -1 is printed for all but an end.",
+)
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
 )
 @pass_settings
-def wait(settings: Settings, names: tuple[str, ...]) -> int:
+def wait(settings: Settings, condition: str, names: tuple[str, ...]) -> int:
     """Wait for containers to end, and print their exit codes."""
     from rootless.cli.report import for_each
+    from rootless.containers import wait as waiting
     from rootless.containers.store import ContainerStore
-    from rootless.containers.wait import wait_for_end
 
     store = ContainerStore(settings.root)
-    return for_each(names, lambda name: click.echo(wait_for_end(store, store.get(name))))
+
+    def wait_for(name: str) -> None:
+        container = store.get(name)
+        if condition in ("stopped", "exited"):
+            click.echo(waiting.wait_for_end(store, container))
+            return
+        running = condition == "running"
+        waiting.wait_until(
+            store, container, waiting.is_running if running else waiting.has_health(condition)
+        )
+        # Podman's, of a container that has not ended.
+        click.echo(-1)
+
+    return for_each(names, wait_for)

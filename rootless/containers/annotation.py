@@ -37,6 +37,7 @@ class Extra:
     entrypoint: Sequence[str]
     command: Sequence[str]
     labels: Mapping[str, str]
+    healthcheck: Mapping[str, Any] | None = None
 
 
 def read_extra(spec: Spec) -> Extra:

@@ -15,6 +15,7 @@ magic link (CVE-2024-21626).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -29,7 +30,7 @@ from rootless.containers.channel import Channel
 from rootless.containers.store import Container
 from rootless.containers.streams import Pump, Sink, Streams, wait
 from rootless.errors import RlError
-from rootless.kernel import mounts, process, syscalls
+from rootless.kernel import capabilities, mounts, process, syscalls
 
 _NAMESPACES: Final = {
     "mount": syscalls.CLONE_NEWNS,
@@ -84,18 +85,13 @@ def plan(
 
 def run(container: Container, wanted: Plan, *, interactive: bool) -> int:
     """Run a process in a container and return its exit code, or 0 if it is detached."""
-    pidfd = _open_init(container)
     detached = wanted["detached"]
     streams = Streams(terminal=detached or wanted["terminal"], interactive=interactive, writer=None)
-    channel, theirs = Channel.pair()
     ends = streams.container_ends
     if detached:
         ends = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
-    joining = process.fork(
-        lambda: _join(wanted, ends, pidfd, theirs), keep=[pidfd, theirs.fileno(), *ends]
-    )
-    theirs.close()
-    for fd in (*ends, pidfd):
+    joining, channel = begin(container, wanted, ends)
+    for fd in ends:
         os.close(fd)
     try:
         masters = _expect_ready(channel, joining)
@@ -111,6 +107,24 @@ def run(container: Container, wanted: Plan, *, interactive: bool) -> int:
         if not detached:
             joining.kill()
         joining.wait()
+
+
+def begin(
+    container: Container, wanted: Plan, stdio: Sequence[int]
+) -> tuple[process.Child, Channel]:
+    """Fork the process that joins a container, with these streams (none for a terminal).
+
+    By the channel come "ready", after which it waits for a go-ahead, and the end of file when the
+    command was executed, or else an "error".
+    """
+    pidfd = _open_init(container)
+    channel, theirs = Channel.pair()
+    joining = process.fork(
+        lambda: _join(wanted, stdio, pidfd, theirs), keep=[pidfd, theirs.fileno(), *stdio]
+    )
+    theirs.close()
+    os.close(pidfd)
+    return joining, channel
 
 
 def _open_init(container: Container) -> int:
@@ -132,7 +146,7 @@ def _expect_ready(channel: Channel, joining: process.Child) -> list[int]:
     message, fds = channel.receive()
     if message is None:
         raise RlError(f"the container could not be entered (status {joining.wait()})")
-    _raise_error(message)
+    raise_error(message)
     return fds
 
 
@@ -140,10 +154,11 @@ def _check_executed(channel: Channel) -> None:
     """Wait until the command was executed; RlError if it could not be."""
     message, _ = channel.receive()
     if message is not None:
-        _raise_error(message)
+        raise_error(message)
 
 
-def _raise_error(message: dict[str, Any]) -> None:
+def raise_error(message: dict[str, Any]) -> None:
+    """Raise the error that a message from inside brings, if it does."""
     if "error" in message:
         raise RlError(str(message["error"]), int(message["exit_code"]))
 
@@ -250,11 +265,34 @@ def _proceed(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -
     sys.meta_path.clear()
     sys.path.clear()
     syscalls.setns(pidfd, wanted["flags"])
+    command = _reap if wanted.get("reaper") else _become_command
+    child = process.fork(lambda: command(wanted, stdio, channel), keep=[channel.fileno(), *stdio])
+    process.close_all_but([child.pidfd])
+    sys.exit(0 if wanted["detached"] else child.wait())
+
+
+def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:
+    """Run the command below us, and adopt what it leaves behind, so that it can be found."""
+    process.die_with_parent()
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     child = process.fork(
         lambda: _become_command(wanted, stdio, channel), keep=[channel.fileno(), *stdio]
     )
+    # Nothing in the container could gain by taking us over.
+    capabilities.limit_to(())
     process.close_all_but([child.pidfd])
-    sys.exit(0 if wanted["detached"] else child.wait())
+    while child.running:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        if ended.si_pid == child.pid:
+            child.wait()
+        else:
+            os.waitpid(ended.si_pid, 0)
+    # PID 1 may be one that does not wait for children that it never had.
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return child.wait()
 
 
 def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:

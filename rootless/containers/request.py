@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
 from rootless.errors import RlError
 
@@ -62,6 +63,7 @@ class Request:
     stop_timeout: int | None = None
     restart: str = "no"
     log_driver: str = "json-file"
+    health: Health = field(default_factory=Health)
 
 
 def valid_name(name: str) -> bool:

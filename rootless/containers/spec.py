@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from rootless.containers import confinement
+from rootless.containers import confinement, health
 from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
 from rootless.containers.request import Mount, Request
 from rootless.errors import RlError
@@ -123,6 +123,7 @@ def build(
         entrypoint=entrypoint,
         command=command,
         labels={**image.labels, **request.labels},
+        healthcheck=health.merged(image.healthcheck, request.health),
     )
     annotations = {ANNOTATION: json.dumps(asdict(extra))}
     if stop_signal := request.stop_signal or image.stop_signal:

@@ -27,6 +27,8 @@ from rootless.files import replace_file
 from rootless.kernel import proc
 from rootless.trees import remove_tree
 
+HEALTH = "health.json"
+
 # Docker's code for a container whose end nobody could record.
 LOST = 255
 
@@ -77,6 +79,8 @@ class Container:
     path: Path
     config: Spec
     state: State
+    health: Mapping[str, Any] | None = None
+    """Docker's State.Health, of the last run; None where nothing is checked."""
 
     @property
     def name(self) -> str:
@@ -242,7 +246,7 @@ class ContainerStore:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ContainerDamaged(container_id, error) from None
-        return Container(container_id, path, config, state)
+        return Container(container_id, path, config, state, read_health(path))
 
 
 def _names(directory: Path) -> list[str]:
@@ -286,6 +290,15 @@ def _read_state(path: Path) -> State:
         error=state.error or "its supervisor did not record how it ended",
         init=None,
     )
+
+
+def read_health(path: Path) -> dict[str, Any] | None:
+    """Return what health.json of the container directory ``path`` says, if there is one."""
+    try:
+        health: dict[str, Any] = json.loads((path / HEALTH).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return health
 
 
 def _parse_state(data: bytes) -> State:

@@ -20,9 +20,9 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers import init, log, restart
+from rootless.containers import health, init, log, restart
 from rootless.containers.annotation import Spec
 from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
@@ -32,6 +32,9 @@ from rootless.containers.store import Container, ContainerStore, Process, now
 from rootless.containers.streams import Streams, wait
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls, userns
+
+if TYPE_CHECKING:
+    from rootless.containers.monitor import Monitor
 
 _NAMESPACES: Final = {
     "user": syscalls.CLONE_NEWUSER,
@@ -63,7 +66,7 @@ class _Record:
 
     def __init__(self, containers: ContainerStore, container: Container) -> None:
         self._containers = containers
-        self._container = container
+        self.container = container
         self._executed_at: float | None = None
 
     def started(self, pid: int) -> None:
@@ -74,14 +77,14 @@ class _Record:
 
     def executed(self) -> None:
         self._executed_at = time.monotonic()
-        announce(self._container, "start")
+        announce(self.container, "start")
 
     def ended(self, exit_code: int, *, again: bool = False) -> None:
         status = "restarting" if again else "exited"
         self._update(status=status, exit_code=exit_code, finished_at=now(), init=None)
         if self._executed_at is not None:
             ran = str(int(time.monotonic() - self._executed_at))
-            announce(self._container, "die", exitCode=str(exit_code), execDuration=ran)
+            announce(self.container, "die", exitCode=str(exit_code), execDuration=ran)
             self._executed_at = None
 
     def restarted(self, count: int) -> None:
@@ -92,7 +95,7 @@ class _Record:
 
     def _update(self, **changes: object) -> None:
         with contextlib.suppress(FileNotFoundError):  # it was removed by force
-            self._container = self._containers.update(self._container, **changes)
+            self.container = self._containers.update(self.container, **changes)
 
 
 class _Supervisor:
@@ -111,6 +114,7 @@ class _Supervisor:
         self._layers = layers
         self._record = _Record(containers, container)
         self._console = Console(container.path, owner)
+        self._check = health.Check.of(container.extra.healthcheck)
         self._policy = restart.Policy.parse(request.get("restart", "no"))
         self._logging = request.get("log_driver", "json-file") != "none"
         self._restarts = 0
@@ -154,6 +158,16 @@ class _Supervisor:
             self._console.advance(wait(self._console.interests(), rest))
         return not self._console.stopped
 
+    def _monitor(self, stack: contextlib.ExitStack) -> Monitor | None:
+        """Begin to check the container's health, where that is to be done."""
+        if self._check is None:
+            return None
+        from rootless.containers.monitor import Monitor
+
+        monitor = Monitor(self._record.container, self._check)
+        stack.callback(monitor.close)
+        return monitor
+
     def _run_once(self, server: Server) -> tuple[int, str]:
         """Run the container once, with ``server``, and return its exit code and what failed."""
         try:
@@ -193,17 +207,23 @@ class _Supervisor:
                 self._console.agree()
                 start.agreed = True
             self._console.connect(streams, child)
+            if self._check is not None:
+                from rootless.containers import healthstate
+
+                healthstate.begin(self._container)
             self._record.started(child.pid)
             channel.send({"start": True})
-            return self._carry(streams, start)
+            with contextlib.ExitStack() as stack:
+                return self._carry(streams, start, stack)
 
-    def _carry(self, streams: Streams, start: _Start) -> int:
+    def _carry(self, streams: Streams, start: _Start, stack: contextlib.ExitStack) -> int:
         """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code.
 
         The end is recorded when it comes, also if somebody is slow to read the rest.
         """
         child, channel, console = start.child, start.channel, self._console
         executing = True
+        monitor: Monitor | None = None
         failure: RlError | None = None
         while child.running or streams.outputs:
             interests = streams.interests()
@@ -213,7 +233,9 @@ class _Supervisor:
                 interests |= {child.pidfd: select.POLLIN} | start.server.watched()
             if executing:
                 interests[channel.fileno()] = select.POLLIN
-            ready = wait(interests)
+            if monitor is not None:
+                interests |= monitor.interests()
+            ready = wait(interests, monitor.seconds() if monitor is not None else None)
             try:
                 if executing and channel.fileno() in ready:
                     # The end of file says that the command was executed.
@@ -226,14 +248,18 @@ class _Supervisor:
                         self._record.executed()
                         _leave_stderr(self._container.path / "supervisor.log")
                         console.started()
+                        monitor = self._monitor(stack)
                 start.server.check()
             except RlError as error:
                 failure = error
                 child.kill()
             console.failed(streams.advance(ready))
             console.advance(ready)
+            if monitor is not None:
+                monitor.advance(ready)
             if child.running and child.pidfd in ready:
                 child.wait()
+                monitor = None
                 # Whoever stopped it had said so before.
                 console.hear_all()
                 console.run_ended()

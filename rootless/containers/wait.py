@@ -1,10 +1,24 @@
-"""Waiting for a container's end, as `docker wait`: the supervisor tells it, or its death does."""
+"""Waiting for a container's end or health: `rl wait`.
+
+The supervisor tells the end, or its death does; everything else is seen in
+the container's directory, when the kernel says that something changed there.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+from collections.abc import Callable
+from typing import Final
+
 from rootless.containers.console import connect
 from rootless.containers.store import LOST, Container, ContainerStore
-from rootless.errors import ContainerNotFound
+from rootless.containers.streams import wait
+from rootless.errors import ContainerNotFound, RlError
+from rootless.kernel import syscalls
+
+_CHUNK: Final = 65536
 
 
 def wait_for_end(store: ContainerStore, container: Container) -> int:
@@ -22,3 +36,46 @@ def wait_for_end(store: ContainerStore, container: Container) -> int:
         return store.by_id(container.id).state.exit_code
     except ContainerNotFound:
         return LOST
+
+
+def is_running(container: Container) -> bool:
+    """Tell whether the command runs."""
+    return container.state.status == "running"
+
+
+def has_health(status: str) -> Callable[[Container], bool]:
+    """Return what tells whether a container runs and is that healthy."""
+    return lambda container: (
+        is_running(container) and container.health is not None
+        and container.health["Status"] == status
+    )  # fmt: skip
+
+
+def wait_until(
+    store: ContainerStore, container: Container, reached: Callable[[Container], bool]
+) -> None:
+    """Return when a container has ``reached`` it; RlError if it ends before."""
+    watch = syscalls.inotify_init()
+    pidfd = -1
+    try:
+        syscalls.inotify_add_watch(watch, str(container.path), syscalls.IN_MOVED_TO)
+        while not reached(current := store.by_id(container.id)):
+            if current.state.status == "exited":
+                raise RlError(f"container {container.name} does not run")
+            interests = {watch: select.POLLIN}
+            supervisor = current.state.supervisor
+            if pidfd < 0 and supervisor is not None and supervisor.alive():
+                with contextlib.suppress(ProcessLookupError):
+                    pidfd = os.pidfd_open(supervisor.pid)
+            if pidfd >= 0:
+                interests[pidfd] = select.POLLIN
+            ready = wait(interests)
+            if watch in ready:
+                os.read(watch, _CHUNK)
+            if pidfd in ready:
+                os.close(pidfd)
+                pidfd = -1
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+        os.close(watch)
