@@ -38,3 +38,7 @@ class ContainerDamaged(RlError):
 
 class ContainerNotFound(RlError):
     """No container bears the name, or no ID starts with it."""
+
+
+class VolumeNotFound(RlError):
+    """No volume bears the name."""

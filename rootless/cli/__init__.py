@@ -70,7 +70,9 @@ _COMMANDS: Final = {
     "pull": _PULL,
     "images": _IMAGES,
     "rmi": _RMI,
-    "inspect": Entry("rootless.cli.inspect:inspect", "Show all about containers and images"),
+    "inspect": Entry(
+        "rootless.cli.inspect:inspect", "Show all about containers, images and volumes"
+    ),
     "events": _EVENTS,
     "info": _INFO,
     "version": Entry("rootless.cli.version:version", "Show the versions of rl and its parts"),
@@ -113,6 +115,16 @@ _SECTIONS: Final = {
         },
     ),
     "system": Section("Work with this installation", {"events": _EVENTS, "info": _INFO}),
+    "volume": Section(
+        "Work with volumes",
+        {
+            "create": Entry("rootless.cli.volume:create", "Make a volume"),
+            "ls": Entry("rootless.cli.volume:list_volumes", "List volumes"),
+            "inspect": Entry("rootless.cli.inspect:inspect_volume", "Show all about volumes"),
+            "rm": Entry("rootless.cli.volume:rm", "Remove volumes, with what they hold"),
+            "prune": Entry("rootless.cli.volume:prune", "Remove the volumes that no container has"),
+        },
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the shell's completion offers for the names of images and containers.
+"""What the shell's completion offers for the names of images, containers and volumes.
 
 Read when a key is pressed: what cannot be read is not offered, and never an error.
 """
@@ -29,6 +29,11 @@ def containers(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 def running(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the names of containers that run and begin so."""
     return _offered(ctx, incomplete, _running_names)
+
+
+def volumes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of volumes that begin so."""
+    return _offered(ctx, incomplete, _volume_names)
 
 
 def both(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -68,3 +73,9 @@ def _running_names(root: Path) -> list[str]:
     from rootless.containers.store import ContainerStore
 
     return sorted(container.name for container in ContainerStore(root).list() if container.active)
+
+
+def _volume_names(root: Path) -> list[str]:
+    from rootless.containers.volumes import VolumeStore
+
+    return [volume.name for volume in VolumeStore(root).list()]

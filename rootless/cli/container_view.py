@@ -273,6 +273,8 @@ def _host_config(container: Container) -> dict[str, Any]:
         "AutoRemove": request["auto_remove"],
         "CapAdd": isolation.get("cap_add", []),
         "CapDrop": isolation.get("cap_drop", []),
+        "VolumeDriver": "",
+        "VolumesFrom": list(request.get("volumes_from", ())) or None,
         "CgroupnsMode": "private",
         "IpcMode": "private",
         "PidMode": "",
@@ -301,7 +303,7 @@ def _host_config(container: Container) -> dict[str, Any]:
 def _mounts(container: Container) -> Iterator[dict[str, Any]]:
     """Yield what was mounted for the user or the image, not what every container has."""
     extra = container.extra
-    asked = {mount["target"] for mount in extra.request["mounts"]}
+    asked = {mount["target"] for mount in extra.request["mounts"]}.union(extra.binds)
     for mount in container.config["mounts"]:
         target, options = mount["destination"], mount.get("options", [])
         volume = extra.volumes.get(target)

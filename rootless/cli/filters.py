@@ -1,6 +1,6 @@
 """The --filter option of lists: ``key=value``, several of one key meaning "any of them".
 
-Owns its syntax and how labels and names match. Pure. Called by ps and images.
+Owns its syntax and how labels and names match. Pure. Called by the commands that list.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ def parse(texts: Sequence[str], known: Collection[str]) -> dict[str, list[str]]:
             raise RlError(f"invalid filter {text!r}: there are {', '.join(sorted(known))}")
         found.setdefault(key, []).append(value)
     return found
+
+
+def truth(key: str, value: str) -> bool:
+    """Return what a filter that is true or false says."""
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise RlError(f"invalid filter '{key}={value}': it is true or false")
+    return value.lower() in ("true", "1")
 
 
 def labels_match(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:

@@ -102,9 +102,7 @@ def selected(image: Image, wanted: Mapping[str, list[str]]) -> bool:
     """Tell whether the filters dangling (without a tag) and label let an image through."""
     tagged = any("@" not in name for name in image.names)
     for value in wanted.get("dangling", ()):
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise RlError(f"invalid filter 'dangling={value}': it is true or false")
-        if (value.lower() in ("true", "1")) == tagged:
+        if filters.truth("dangling", value) == tagged:
             return False
     return filters.labels_match(wanted.get("label", ()), image.config.labels)
 

@@ -1,28 +1,31 @@
-"""`rl inspect`, `rl container inspect` and `rl image inspect`."""
+"""`rl inspect`, `rl container inspect`, `rl image inspect` and `rl volume inspect`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from rootless.cli import complete
 from rootless.cli.settings import Settings, pass_settings
 
+_KINDS: Final = ("container", "image", "volume")
+
 _format = click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a template.')
 
 
 @click.command
 @_format
-@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Look for these.")
+@click.option("--type", "kind", type=click.Choice(_KINDS), help="Look for these.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.both)
 @pass_settings
 def inspect(
     settings: Settings, template: str | None, kind: str | None, names: tuple[str, ...]
 ) -> int:
-    """Show all about containers and images."""
-    return _inspect(settings, [kind] if kind else ["container", "image"], names, template)
+    """Show all about containers, images and volumes."""
+    return _inspect(settings, [kind] if kind else _KINDS, names, template)
 
 
 @click.command("inspect")
@@ -47,8 +50,19 @@ def inspect_image(settings: Settings, template: str | None, names: tuple[str, ..
     return _inspect(settings, ["image"], names, template)
 
 
+@click.command("inspect")
+@_format
+@click.argument(
+    "names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete.volumes
+)
+@pass_settings
+def inspect_volume(settings: Settings, template: str | None, names: tuple[str, ...]) -> int:
+    """Show all about volumes."""
+    return _inspect(settings, ["volume"], names, template)
+
+
 def _inspect(
-    settings: Settings, kinds: list[str], names: tuple[str, ...], template: str | None
+    settings: Settings, kinds: Sequence[str], names: tuple[str, ...], template: str | None
 ) -> int:
     """Print what is found, then complain about what is not, as Docker does."""
     import json
@@ -71,24 +85,35 @@ def _inspect(
     return status
 
 
-def _look_up(root: Path, kinds: list[str], name: str) -> dict[str, Any]:
-    from rootless.errors import ContainerNotFound, ImageNotFound, RlError
+def _look_up(root: Path, kinds: Sequence[str], name: str) -> dict[str, Any]:
+    from rootless.errors import ContainerNotFound, ImageNotFound, RlError, VolumeNotFound
 
-    if "container" in kinds:
-        from rootless.cli import container_view
-        from rootless.containers.store import ContainerStore
-
+    look_ups = {"container": _container, "image": _image, "volume": _volume}
+    for kind in kinds:
         try:
-            return container_view.inspect(ContainerStore(root).get(name))
-        except ContainerNotFound:
-            if kinds == ["container"]:
+            return look_ups[kind](root, name)
+        except (ContainerNotFound, ImageNotFound, VolumeNotFound):
+            if len(kinds) == 1:
                 raise
+    raise RlError(f"no such container, image or volume: {name}")
+
+
+def _container(root: Path, name: str) -> dict[str, Any]:
+    from rootless.cli import container_view
+    from rootless.containers.store import ContainerStore
+
+    return container_view.inspect(ContainerStore(root).get(name))
+
+
+def _image(root: Path, name: str) -> dict[str, Any]:
     from rootless.cli import image_view
     from rootless.images.store import ImageStore
 
-    try:
-        return image_view.inspect(ImageStore(root).find(name), root)
-    except ImageNotFound:
-        if kinds == ["image"]:
-            raise
-        raise RlError(f"no such container or image: {name}") from None
+    return image_view.inspect(ImageStore(root).find(name), root)
+
+
+def _volume(root: Path, name: str) -> dict[str, Any]:
+    from rootless.cli import volume_view
+    from rootless.containers.volumes import VolumeStore
+
+    return volume_view.inspect(VolumeStore(root).get(name))

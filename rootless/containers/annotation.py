@@ -24,7 +24,9 @@ class Extra:
     """What config.json's annotation keeps for us: the inputs that the rest was computed from.
 
     ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
-    volume takes the image's content when it is empty.
+    volume takes the image's content when it is empty. ``binds`` are those whose
+    source the user named on the host, ``given`` those whose source is given to
+    the container's user (U).
     """
 
     image: str
@@ -37,6 +39,8 @@ class Extra:
     entrypoint: Sequence[str]
     command: Sequence[str]
     labels: Mapping[str, str]
+    binds: Sequence[str] = ()
+    given: Sequence[str] = ()
     healthcheck: Mapping[str, Any] | None = None
 
 

@@ -1,7 +1,7 @@
 """What a container has written: how much it is.
 
-Reads the upper directories as root of the user's namespace, since their files
-may belong to subordinate ids. Called by `rl ps -s` and `rl container prune`.
+Reads upper directories and volumes as root of the user's namespace, since their
+files may belong to subordinate ids. Called by `rl ps -s` and the prune commands.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from rootless.kernel import userns
 
 def sizes(containers: Iterable[Container]) -> dict[str, int]:
     """Return for each ID the bytes of all files that the container has written or changed."""
-    uppers = {container.id: str(container.path / "upper") for container in containers}
-    return userns.call(_sizes, uppers) if uppers else {}
+    return tree_sizes({container.id: str(container.path / "upper") for container in containers})
 
 
-def _sizes(uppers: dict[str, str]) -> dict[str, int]:
-    return {container_id: _size(upper) for container_id, upper in uppers.items()}
+def tree_sizes(trees: dict[str, str]) -> dict[str, int]:
+    """Return the bytes of all files in each of these directories."""
+    return userns.call(_sizes, trees) if trees else {}
 
 
-def _size(upper: str) -> int:
+def _sizes(trees: dict[str, str]) -> dict[str, int]:
+    return {name: _size(tree) for name, tree in trees.items()}
+
+
+def _size(tree: str) -> int:
     total = 0
     counted: set[tuple[int, int]] = set()
     # Errors: a container that runs, or goes, changes the tree meanwhile.
-    for directory, _, names, held in os.fwalk(upper, onerror=lambda _: None):
+    for directory, _, names, held in os.fwalk(tree, onerror=lambda _: None):
         del directory
         for name in names:
             try:

@@ -10,12 +10,12 @@ import os
 import resource
 import shutil
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 from rootless.containers import devices, names
 from rootless.containers.announce import announce
-from rootless.containers.request import Mount, Request, mount_target, valid_name
+from rootless.containers.request import Request, valid_name
+from rootless.containers.sources import find_sources
 from rootless.containers.spec import Place, build
 from rootless.containers.store import (
     Container,
@@ -48,7 +48,7 @@ def create(
     """
     containers = ContainerStore(root)
     volumes = VolumeStore(root)
-    mounts = _with_sources(request.mounts, image.config.volumes, volumes)
+    sources = find_sources(root, request, image.config.volumes)
     maps = userns.user_maps()
     container_id = os.urandom(32).hex()
     host_network = request.network == "host"
@@ -71,7 +71,8 @@ def create(
                     nofile=_nofile(),
                     devices=devices.host_devices() if request.isolation.privileged else (),
                 ),
-                mounts,
+                sources.mounts,
+                sources.anonymous,
             )
             top = images.layer_path(image.layers[-1]) if image.layers else draft
             _fill(draft, top, hostname, host_network)
@@ -79,9 +80,8 @@ def create(
             with containers.locked():
                 taken = {other.name: other.id for other in containers.list()}
                 name = _checked_name(request.name, taken) or names.generate(taken)
-                for mount, _ in mounts:
-                    if mount.kind == "volume":
-                        volumes.create(mount.source)
+                for name_of_volume, labels in sources.volumes():
+                    volumes.create(name_of_volume, labels)
                 write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
                 container = containers.add(draft, container_id)
         except BaseException:
@@ -112,27 +112,6 @@ def _fill(draft: Path, top_layer: Path, hostname: str, host_network: bool) -> No
     for name, text in etc_files.items():
         (draft / name).write_text(text, encoding="utf-8")
         (draft / name).chmod(0o644)
-
-
-def _with_sources(
-    asked: tuple[Mount, ...], image_volumes: tuple[str, ...], volumes: VolumeStore
-) -> list[tuple[Mount, str]]:
-    """Pair each mount with its source on the host; a volume without a name gets one here."""
-    targets = {mount.target for mount in asked}
-    wanted = [mount_target(path, path) for path in image_volumes]
-    paired: list[tuple[Mount, str]] = []
-    for mount in (*asked, *(Mount("volume", "", path) for path in wanted if path not in targets)):
-        match mount.kind:
-            case "tmpfs":
-                paired.append((mount, ""))
-            case "bind":
-                if not os.path.exists(mount.source):
-                    raise RlError(f"cannot mount {mount.source}: no such file or directory")
-                paired.append((mount, mount.source))
-            case "volume":
-                name = mount.source or volumes.new_name()
-                paired.append((replace(mount, source=name), str(volumes.path(name))))
-    return paired
 
 
 def check_name(name: str) -> None:

@@ -18,11 +18,11 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
-from rootless.containers import interpreter, rootfs, users
+from rootless.containers import interpreter, owner, rootfs, users
 from rootless.containers.annotation import Spec, read_extra
 from rootless.containers.channel import Channel
 from rootless.errors import RlError
@@ -51,36 +51,42 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
     """
     with failures_sent(channel):
         wait_for_go(channel)
+        sources = rootfs.open_sources(spec, read_extra(spec))
         syscalls.become_root()
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         if interpreter.is_changeable():
-            kept = (channel.fileno(), *stdio)
-            for fd in kept:
+            for fd in (channel.fileno(), *stdio, *sources.values()):
                 os.set_inheritable(fd, True)
             bundle = os.path.dirname(spec["root"]["path"])
-            interpreter.execute_read_only("rootless.containers.init", bundle, *map(str, kept))
-        _proceed(spec, stdio, channel)
+            kept = {"channel": channel.fileno(), "stdio": list(stdio), "sources": sources}
+            interpreter.execute_read_only("rootless.containers.init", bundle, json.dumps(kept))
+        _proceed(spec, sources, stdio, channel)
     return FAILED
 
 
-def main_anew(bundle: str, channel_fd: str, *stdio: str) -> int:
+def main_anew(bundle: str, kept: str) -> int:
     """Go on where ``main`` left off to execute the interpreter anew."""
-    channel = Channel(socket.socket(fileno=int(channel_fd)))
-    os.set_inheritable(channel.fileno(), False)
+    descriptors = json.loads(kept)
+    sources: dict[str, int] = descriptors["sources"]
+    channel = Channel(socket.socket(fileno=descriptors["channel"]))
+    for fd in (channel.fileno(), *sources.values()):
+        os.set_inheritable(fd, False)
     with failures_sent(channel):
         with open(f"{bundle}/config.json", "rb") as file:
             spec = json.load(file)
-        _proceed(spec, [int(fd) for fd in stdio], channel)
+        _proceed(spec, sources, descriptors["stdio"], channel)
     return FAILED
 
 
-def _proceed(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
+def _proceed(
+    spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channel: Channel
+) -> None:
     os.setsid()
     process.die_with_parent()
     os.umask(0o022)
     leave_keyring()
-    _set_up(spec, stdio, channel)
+    _set_up(spec, sources, stdio, channel)
     wait_for_go(channel)
     execute(spec["process"])
 
@@ -108,13 +114,14 @@ def wait_for_go(channel: Channel) -> None:
         os._exit(FAILED)
 
 
-def _set_up(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
+def _set_up(spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channel: Channel) -> None:
     root = _mount_root(spec, channel)
     if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
         loopback.bring_up()
     socket.sethostname(spec["hostname"])
     # Prepared while the overlay server is still loading; what follows waits for it.
-    rootfs.assemble(root, spec, read_extra(spec).filled_volumes)
+    extra = read_extra(spec)
+    rootfs.assemble(root, spec, extra, sources)
     if stdio:
         master = take(stdio)
     else:
@@ -122,6 +129,8 @@ def _set_up(spec: Spec, stdio: Sequence[int], channel: Channel) -> None:
         _bind_console(root)
     os.close(mounts.make_directories(root, spec["process"]["cwd"]))
     user = resolve_user(root, spec["process"]["user"]["username"])
+    for target in extra.given:
+        owner.give(sources[target], user.uid, user.gid, target)
     if spec["root"]["readonly"]:
         mounts.set_readonly(f"/proc/self/fd/{root}")
     _enter(root)

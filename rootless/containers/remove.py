@@ -1,4 +1,4 @@
-"""Removing containers, and stopping them first where that is asked.
+"""Removing containers, and stopping them first where that is asked; removing volumes.
 
 Called by the command line, and by `rl run --rm` at its end. What belongs to
 subordinate ids is removed as root of a user namespace.
@@ -17,6 +17,7 @@ from rootless.containers.volumes import VolumeStore
 from rootless.errors import ContainerNotFound, RlError
 from rootless.images.store import ImageStore
 from rootless.kernel import userns
+from rootless.trees import remove_tree
 
 
 def remove(root: Path, container: Container, *, force: bool = False, volumes: bool = False) -> None:
@@ -64,9 +65,27 @@ def _unattended(container: Container) -> bool:
     return supervisor is not None and not supervisor.alive()
 
 
+def remove_volume(root: Path, name: str) -> None:
+    """Remove a volume and what it holds; RlError if a container has it, running or not."""
+    with ImageStore(root).shared():
+        userns.call(remove_tree, _withdraw(root, name))
+
+
 def _remove_files(root: Path, container_id: str, volumes: Sequence[str]) -> None:
     # Held so that no sweep removes the same files at the same time.
     with ImageStore(root).shared():
         ContainerStore(root).remove(container_id)
         for name in volumes:
-            VolumeStore(root).remove(name)
+            # Another container may have it, too.
+            with contextlib.suppress(RlError):
+                remove_tree(_withdraw(root, name))
+
+
+def _withdraw(root: Path, name: str) -> Path:
+    containers = ContainerStore(root)
+    # No container that wants it can appear meanwhile.
+    with containers.locked():
+        if users := containers.used_volumes().get(name):
+            by = ", ".join(sorted(users))
+            raise RlError(f"volume {name} is in use by container {by} (remove that first)")
+        return VolumeStore(root).withdraw(name)

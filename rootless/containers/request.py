@@ -21,6 +21,11 @@ _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 _NAME_REST: Final = _NAME_FIRST | frozenset("_.-")
 
 _PROPAGATIONS: Final = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+_VOLUME_OPTIONS: Final = frozenset(
+    "ro rw nocopy bind rbind U suid nosuid dev nodev exec noexec".split()
+).union(_PROPAGATIONS)
+# Labels for SELinux, and what Docker asks of other systems: they mean nothing here.
+_IGNORED: Final = frozenset(("z", "Z", "consistent", "cached", "delegated"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Request:
     workdir: str | None = None
     user: str | None = None
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     hostname: str | None = None
     network: Literal["host", "none"] = "host"
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -81,10 +87,11 @@ def parse_volume(text: str) -> Mount:
     source, target = fields[0], mount_target(fields[1], text)
     options = tuple(fields[2].split(",")) if len(fields) == 3 else ()
     for option in options:
-        # z and Z relabel for SELinux where there is SELinux; elsewhere they mean nothing.
-        if option not in ("ro", "rw", "z", "Z", "nocopy", "bind", "rbind", *_PROPAGATIONS):
+        if option == "O":
+            raise RlError(f"invalid volume {text!r}: an overlay over it (O) is not here yet")
+        if option not in _VOLUME_OPTIONS | _IGNORED:
             raise RlError(f"invalid volume {text!r}: unknown option {option!r}")
-    options = tuple(option for option in options if option not in ("z", "Z"))
+    options = tuple(option for option in options if option not in _IGNORED)
     if source.startswith(("/", ".", "~")):
         return Mount("bind", _host_path(os.path.expanduser(source)), target, options)
     return Mount("volume", _volume_name(source, text), target, options)
@@ -95,7 +102,7 @@ def parse_mount(text: str) -> Mount:
     kind = "volume"
     source = target = ""
     options: list[str] = []
-    for item in text.split(","):
+    for item in _fields(text):
         key, given, value = item.partition("=")
         match key.lower():
             case "type":
@@ -110,6 +117,12 @@ def parse_mount(text: str) -> Mount:
                 pass
             case "bind-propagation" if value in _PROPAGATIONS:
                 options.append(value)
+            case "u" | "chown":
+                options += ["U"] if _truth(value, given, text) else []
+            case "consistency" | "relabel":
+                pass
+            case "volume-driver" if value == "local":
+                pass
             case "bind-nonrecursive":
                 options += ["bind"] if _truth(value, given, text) else []
             case "volume-nocopy":
@@ -181,6 +194,24 @@ def mount_target(path: str, text: str) -> str:
     if path in ("/", "/proc"):
         raise RlError(f"invalid mount {text!r}: the target cannot be {path!r}")
     return path
+
+
+def parse_volumes_from(text: str) -> tuple[str, str]:
+    """Read the argument of --volumes-from, ``CONTAINER[:ro|rw]``, as the name and the mode."""
+    name, _, options = text.partition(":")
+    kept = [option for option in options.split(",") if option and option not in _IGNORED]
+    if not name or len(kept) > 1 or not {"ro", "rw"}.issuperset(kept):
+        raise RlError(f"invalid volumes-from {text!r}: expected CONTAINER[:ro|rw]")
+    return name, kept[0] if kept else ""
+
+
+def _fields(text: str) -> list[str]:
+    """Split at commas but for those in double quotes, as CSV does."""
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    return next(csv.reader([text]))
 
 
 def _host_path(path: str) -> str:

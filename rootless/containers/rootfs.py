@@ -11,11 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rootless.containers import volumes
-from rootless.containers.annotation import Spec
+from rootless.containers.annotation import Extra, Spec
 from rootless.errors import RlError
 from rootless.kernel import mounts, syscalls
 
@@ -29,11 +29,38 @@ _LINKS: Final = {
 }
 
 
-def assemble(root: int, spec: Spec, filled_volumes: Collection[str]) -> None:
-    """Mount and mask everything that ``spec`` asks for inside ``root``."""
+def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
+    """Return a descriptor for the source of each bind, by its target.
+
+    To be called as the user, before anything is mounted: what is bound is what
+    the user can reach. A bind that the user named has been followed through its
+    links when the container was made; what now is a link there was put by
+    somebody else, perhaps by a process of this very container.
+    """
+    sources = {}
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind":
+            target, source = mount["destination"], mount["source"]
+            try:
+                sources[target] = mounts.open_source(source, links=target not in extra.binds)
+            except OSError as error:
+                if error.errno == errno.ELOOP and target in extra.binds:
+                    raise RlError(
+                        f"cannot mount {source}: a part of it has become a symlink since the "
+                        "container was made (make a new container if that is meant to be)"
+                    ) from None
+                raise _cannot_mount(source, target, error) from None
+    return sources
+
+
+def assemble(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) -> None:
+    """Mount and mask everything that ``spec`` asks for inside ``root``.
+
+    ``sources`` is what ``open_sources`` returned.
+    """
     linux = spec["linux"]
     for mount in spec["mounts"]:
-        _mount(root, mount, filled_volumes)
+        _mount(root, mount, extra, sources)
         if mount["type"] == "proc":
             # At once, while nothing that a link of the image leads here can lie on top of it.
             for name, value in linux["sysctl"].items():
@@ -44,33 +71,38 @@ def assemble(root: int, spec: Spec, filled_volumes: Collection[str]) -> None:
         _at(root, path, _mask)
 
 
-def _mount(root: int, mount: dict[str, Any], filled_volumes: Collection[str]) -> None:
-    target, source, kind = mount["destination"], mount["source"], mount["type"]
+def _mount(root: int, mount: dict[str, Any], extra: Extra, sources: Mapping[str, int]) -> None:
+    target, kind = mount["destination"], mount["type"]
     options = mounts.parse_options(mount["options"])
-    is_directory = kind != "bind" or os.path.isdir(source)
     try:
-        target_fd = mounts.make_target(root, target, is_directory)
+        if kind == "bind":
+            source = sources[target]
+            target_fd = mounts.make_target(root, target, stat.S_ISDIR(os.fstat(source).st_mode))
+        else:
+            target_fd = mounts.make_target(root, target, directory=True)
         try:
             if kind == "bind":
-                if target in filled_volumes and _same_file_system(root, target_fd):
+                if target in extra.filled_volumes and _same_file_system(root, target_fd):
                     volumes.fill(source, target_fd)
                 mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
                 _mount_cgroup(target_fd, options)
             else:
-                mounts.mount_on(source, target_fd, kind, options)
+                mounts.mount_on(mount["source"], target_fd, kind, options)
         finally:
             os.close(target_fd)
     except OSError as error:
         if error.errno == errno.ENOTCONN:
             # The overlay server's end; the supervisor knows the cause.
             raise
-        raise RlError(
-            f"cannot mount {source} on {target} in the container: {error.strerror}"
-        ) from None
+        raise _cannot_mount(mount["source"], target, error) from None
     # What somebody binds there is used as it is.
     if target == "/dev" and kind == "tmpfs":
         _populate_dev(root)
+
+
+def _cannot_mount(source: str, target: str, error: OSError) -> RlError:
+    return RlError(f"cannot mount {source} on {target} in the container: {error.strerror}")
 
 
 def _same_file_system(root: int, target: int) -> bool:

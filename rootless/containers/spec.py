@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -101,25 +101,27 @@ def build(
     image: ImageConfig,
     place: Place,
     mounts: Iterable[tuple[Mount, str]],
+    anonymous_volumes: Collection[str] = (),
 ) -> Spec:
     """Return the config.json of a container.
 
     ``mounts`` pairs each mount with its source on the host ("" for a tmpfs);
-    volumes have names by now. RlError where request and image do not make a
-    container together.
+    volumes have names by now, those of ``anonymous_volumes`` made up ones.
+    RlError where request and image do not make a container together.
     """
     mounts = list(mounts)
     entrypoint, command = _command(request, image)
     volumes = [mount for mount, _ in mounts if mount.kind == "volume"]
-    named = {mount.source for mount in request.mounts}
     extra = Extra(
         image=request.image,
         image_id=image_id,
         layers=tuple(image.diff_ids),
         request=asdict(request),
         volumes={mount.target: mount.source for mount in volumes},
-        anonymous_volumes=tuple(m.source for m in volumes if m.source not in named),
+        anonymous_volumes=tuple(anonymous_volumes),
         filled_volumes=tuple(m.target for m in volumes if "nocopy" not in m.options),
+        binds=tuple(mount.target for mount, _ in mounts if mount.kind == "bind"),
+        given=tuple(mount.target for mount, _ in mounts if "U" in mount.options),
         entrypoint=entrypoint,
         command=command,
         labels={**image.labels, **request.labels},
@@ -243,7 +245,7 @@ def _made_writable(mount: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bind(source: str, target: str, options: tuple[str, ...]) -> dict[str, Any]:
-    kept = [option for option in options if option != "nocopy"]
+    kept = [option for option in options if option not in ("nocopy", "U")]
     if not {"bind", "rbind"} & set(kept):
         kept.insert(0, "rbind")
     return {"destination": target, "type": "bind", "source": source, "options": kept}

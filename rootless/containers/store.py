@@ -164,6 +164,18 @@ class ContainerStore:
                 used.update(read_extra(self._read_config(name)).layers)
         return used
 
+    def used_volumes(self) -> dict[str, set[str]]:
+        """Return for each volume the names of the containers that have it.
+
+        Raises ContainerDamaged rather than leave one out.
+        """
+        users: dict[str, set[str]] = {}
+        for name in _names(self._directory):
+            if container := self._read(name):
+                for volume in container.extra.volumes.values():
+                    users.setdefault(volume, set()).add(container.name)
+        return users
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock under which names are given and containers appear or go."""

@@ -1,19 +1,51 @@
 """Volumes: directories that outlive the containers that write to them.
 
-Owns ROOT/volumes/NAME/_data. A volume appears by mkdir and goes by being
-renamed into ROOT/tmp first. Called by create and by the command line; ``fill``
-by init, inside the container's user namespace.
+Owns ROOT/volumes/NAME: `_data`, and volume.json that says what it is. A volume
+appears by rename and goes by rename. Called by create and by the command line;
+``fill`` by init, inside the container's user namespace.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import json
 import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+from rootless import events
 from rootless.containers.request import valid_name
-from rootless.errors import RlError
+from rootless.errors import RlError, VolumeNotFound
+from rootless.files import replace_file
 from rootless.trees import remove_tree
+
+# Docker's label for a volume that nobody named.
+ANONYMOUS: Final = "com.docker.volume.anonymous"
+
+# On `_data` while it is being filled, where whoever fills it can always reach it.
+_FILLING: Final = "user.rl.filling"
+_MODE: Final = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One volume; ``path`` is what containers see of it."""
+
+    name: str
+    path: Path
+    created: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it was made for a container that named none."""
+        return ANONYMOUS in self.labels
 
 
 class VolumeStore:
@@ -28,13 +60,29 @@ class VolumeStore:
         """Return a name for an anonymous volume, as Docker forms it."""
         return os.urandom(32).hex()
 
-    def create(self, name: str) -> None:
-        """Make the volume ``name`` unless it is there."""
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """Make the volume ``name`` unless it is there; the caller keeps sweeps away."""
         path = self.path(name)
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            # Whatever the user's umask: other users of a container are to reach it.
-            path.chmod(0o755)
+        if path.is_dir():
+            return
+        draft = self._aside(name)
+        data = draft / path.name
+        data.mkdir(parents=True)
+        # Whatever the user's umask: other users of a container are to reach it.
+        data.chmod(_MODE)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata = {"created": now, "labels": dict(labels or {})}
+        replace_file(draft / "volume.json", json.dumps(metadata).encode())
+        self._directory.mkdir(exist_ok=True)
+        try:
+            draft.rename(path.parent)
+        except OSError as error:
+            # Somebody else was first.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            remove_tree(draft)
+        else:
+            events.record(self._root, "volume", "create", name, {"driver": "local"})
 
     def path(self, name: str) -> Path:
         """Return the directory that is mounted into containers."""
@@ -42,46 +90,88 @@ class VolumeStore:
             raise RlError(f"{name!r} is no volume name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         return self._directory / name / "_data"
 
-    def remove(self, name: str) -> None:
-        """Remove a volume and what it holds; must run as root of the user's namespace."""
-        doomed = self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
+    def get(self, name: str) -> Volume:
+        """Return the volume of this name; VolumeNotFound if there is none."""
+        path = self.path(name) if valid_name(name) else None
+        if path is None or not path.is_dir():
+            raise VolumeNotFound(f"no such volume: {name}")
+        try:
+            metadata = json.loads((path.parent / "volume.json").read_bytes())
+            created, labels = str(metadata["created"]), dict(metadata["labels"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # What it says is lost; what the volume holds is not.
+            moment = datetime.fromtimestamp(path.parent.stat().st_mtime, UTC)
+            created, labels = moment.strftime("%Y-%m-%dT%H:%M:%SZ"), {}
+        return Volume(name, path, created, labels)
+
+    def list(self) -> list[Volume]:
+        """Return all volumes by name."""
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in names:
+            with contextlib.suppress(VolumeNotFound):
+                found.append(self.get(name))
+        return found
+
+    def withdraw(self, name: str) -> Path:
+        """Let a volume disappear, and return where what it holds waits to be removed."""
+        doomed = self._aside(name)
         doomed.parent.mkdir(exist_ok=True)
         try:
             self.path(name).parent.rename(doomed)
         except FileNotFoundError:
-            return
-        remove_tree(doomed)
+            raise VolumeNotFound(f"no such volume: {name}") from None
+        events.record(self._root, "volume", "destroy", name, {"driver": "local"})
+        return doomed
+
+    def _aside(self, name: str) -> Path:
+        return self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
 
 
-def fill(volume: str, content: int) -> None:
+def fill(volume: int, content: int) -> None:
     """Copy the directory ``content`` into an empty volume, as Docker does on first use.
 
     ``volume`` is the _data directory, which stays the same directory: other
-    containers may have it mounted. A mark beside it tells of a copy that was
+    containers may have it mounted. A mark on it tells of a copy that was
     killed, and is then made anew.
     """
-    mark = os.path.join(os.path.dirname(volume), "filling")
-    lock = os.open(volume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        source = f"/proc/self/fd/{content}"
-        if os.path.exists(mark):
-            for name in os.listdir(volume):
-                remove_tree(os.path.join(volume, name))
-        if os.listdir(volume) or not os.listdir(source):
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if _FILLING in os.listxattr(directory):
+            for name in os.listdir(directory):
+                remove_tree(f"/proc/self/fd/{directory}/{name}")
+        if os.listdir(directory):
             return
-        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        _copy(source, volume, content)
-        os.unlink(mark)
+        if os.listdir(f"/proc/self/fd/{content}"):
+            os.setxattr(directory, _FILLING, b"")
+            _copy(content, directory)
+            os.removexattr(directory, _FILLING)
+        else:
+            _take_after(directory, os.stat(f"/proc/self/fd/{content}"))
     finally:
-        os.close(lock)
+        os.close(directory)
 
 
-def _copy(source: str, target: str, held: int) -> None:
+def _take_after(directory: int, wanted: os.stat_result) -> None:
+    """Give a volume that nobody has touched yet the owner and mode of the image's directory."""
+    if stat.S_IMODE(os.fstat(directory).st_mode) == _MODE and os.fstat(directory).st_uid == 0:
+        os.fchown(directory, wanted.st_uid, wanted.st_gid)
+        os.fchmod(directory, stat.S_IMODE(wanted.st_mode))
+
+
+def _copy(source: int, target: int) -> None:
     # cp keeps owners, modes, times, xattrs, links and holes; nothing else runs in the tree yet.
-    arguments = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", target]
-    os.set_inheritable(held, True)
-    copier = os.posix_spawnp("cp", arguments, {"PATH": os.defpath})
-    os.set_inheritable(held, False)
+    paths = [f"/proc/self/fd/{source}/.", f"/proc/self/fd/{target}"]
+    for fd in (source, target):
+        os.set_inheritable(fd, True)
+    copier = os.posix_spawnp(
+        "cp", ["cp", "-a", "--reflink=auto", "--", *paths], {"PATH": os.defpath}
+    )
+    for fd in (source, target):
+        os.set_inheritable(fd, False)
     if os.waitstatus_to_exitcode(os.waitpid(copier, 0)[1]):
         raise RlError("cannot fill a volume from the image (see the message above)")

@@ -138,10 +138,20 @@ def _dangling(path: str) -> OSError:
     return OSError(errno.ELOOP, "there is a symlink that leads nowhere", path)
 
 
-def bind(source: str, target: int, options: Options) -> None:
+def open_source(path: str, *, links: bool) -> int:
+    """Return a descriptor to ``bind``; with ``links`` false, OSError ELOOP if the path has any."""
+    return syscalls.openat2(
+        syscalls.AT_FDCWD, path, os.O_PATH, 0 if links else syscalls.RESOLVE_NO_SYMLINKS
+    )
+
+
+def bind(source: str | int, target: int, options: Options) -> None:
     """Bind ``source`` on the descriptor ``target``, its options in force from the first moment."""
     flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if options.recursive else 0)
-    tree = syscalls.open_tree(source, flags)
+    if isinstance(source, str):
+        tree = syscalls.open_tree(source, flags)
+    else:
+        tree = syscalls.open_tree("", flags | syscalls.AT_EMPTY_PATH, source)
     attach(tree, target, options)
 
 

@@ -51,9 +51,11 @@ MOUNT_ATTR_NOEXEC: Final = 0x08
 
 # <linux/openat2.h>
 RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_IN_ROOT: Final = 0x10
 
 # <linux/fcntl.h>
+AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 
@@ -179,7 +181,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _check(_libc.pivot_root(_bytes(new_root), _bytes(put_old)), new_root)
 
 
-def open_tree(path: str, flags: int, directory: int = -100) -> int:
+def open_tree(path: str, flags: int, directory: int = AT_FDCWD) -> int:
     """Return a descriptor of a (cloned) mount tree, open_tree(2), Linux 5.2."""
     flags |= os.O_CLOEXEC
     return _check(_syscall(_SYS_OPEN_TREE, directory, _bytes(path), ctypes.c_uint(flags)), path)

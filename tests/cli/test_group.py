@@ -106,7 +106,7 @@ def test_a_failure_is_one_line_on_stderr(
         (["ps", "--nosuch"], "No such option"),
         (["rm"], "Missing argument"),
         (["ps", "-n", "x"], "is not a valid integer"),
-        (["inspect", "--type", "volume", "x"], "is not one of"),
+        (["inspect", "--type", "plugin", "x"], "is not one of"),
         (["version", "more"], "unexpected extra argument"),
     ],
 )

@@ -346,12 +346,13 @@ def test_volume_is_filled_in_place(rl: Rl) -> None:
 
 
 def test_filling_that_was_killed_is_made_anew(rl: Rl) -> None:
-    out(rl, "-v", "anew:/x", "alpine", "true")
-    volume = rl.root / "volumes/anew"
-    (volume / "_data/half").touch()
-    (volume / "filling").touch()
+    rl("volume", "create", "anew")
+    volume = rl.root / "volumes/anew/_data"
+    (volume / "half").touch()
+    os.setxattr(volume, "user.rl.filling", b"")
     assert "motd" in out(rl, "-v", "anew:/etc", "alpine", "ls", "/etc")
-    assert not (volume / "_data/half").exists()
+    assert not (volume / "half").exists()
+    assert os.listxattr(volume) == []
 
 
 def image(rl: Rl, registry: Registry, directory: Path, files: Files, **config: object) -> str:

@@ -157,6 +157,7 @@ def test_volumes_are_told_apart_for_their_removal_and_their_filling() -> None:
             IMAGE,
             PLACE,
             [(asked, "/v/data"), (anonymous, "/v/0")],
+            {"0123"},
         )
     )
     assert extra.volumes == {"/data": "data", "/anonymous": "0123"}

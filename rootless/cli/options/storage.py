@@ -19,6 +19,18 @@ options = together(
         help="Mount a host directory, a file or a named volume.",
     ),
     click.option(
+        "--volumes-from",
+        multiple=True,
+        metavar="CONTAINER[:ro]",
+        help="Mount what another container has mounted.",
+    ),
+    click.option(
+        "--volume-driver",
+        type=click.Choice(["local"]),
+        expose_value=False,
+        help="Accepted: volumes are directories here.",
+    ),
+    click.option(
         "--mount", multiple=True, metavar="KEY=VALUE,…", help="Mount: bind, volume, tmpfs."
     ),
     click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount a tmpfs."),
@@ -28,11 +40,14 @@ options = together(
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields."""
+    for text in values["volumes_from"]:
+        requests.parse_volumes_from(text)
     return {
         "mounts": (
             *map(requests.parse_volume, values["volume"]),
             *map(requests.parse_mount, values["mount"]),
             *map(requests.parse_tmpfs, values["tmpfs"]),
         ),
+        "volumes_from": values["volumes_from"],
         "read_only": values["read_only"],
     }

@@ -1,0 +1,140 @@
+"""`rl volume create`, `ls`, `rm` and `prune`, as Docker has them."""
+
+from __future__ import annotations
+
+import click
+
+from rootless.cli import complete
+from rootless.cli.settings import Settings, pass_settings
+
+_names = click.argument(
+    "names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete.volumes
+)
+
+
+@click.command
+@click.option(
+    "-d",
+    "--driver",
+    type=click.Choice(["local"]),
+    default="local",
+    expose_value=False,
+    help="Accepted: volumes are directories here.",
+)
+@click.option("--label", multiple=True, metavar="NAME[=VALUE]", help="Label the volume.")
+@click.argument("name", required=False)
+@pass_settings
+def create(settings: Settings, label: tuple[str, ...], name: str | None) -> None:
+    """Make a volume; without a name it gets one. One that is there already stays as it is."""
+    from rootless.containers.volumes import ANONYMOUS, VolumeStore
+    from rootless.images.store import ImageStore
+
+    root = settings.root
+    store = VolumeStore(root)
+    labels = dict(item.partition("=")[::2] for item in label)
+    if name is None:
+        name = store.new_name()
+        labels[ANONYMOUS] = ""
+    with ImageStore(root).shared():
+        store.create(name, labels)
+    click.echo(name)
+
+
+@click.command("ls")
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+@click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
+@click.option(
+    "-f",
+    "--filter",
+    "conditions",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Show some, by dangling, driver, label, name.",
+)
+@pass_settings
+def list_volumes(
+    settings: Settings, quiet: bool, template: str | None, conditions: tuple[str, ...]
+) -> None:
+    """List volumes."""
+    from rootless.cli import filters, volume_view
+    from rootless.cli.output import render
+    from rootless.containers.store import ContainerStore
+    from rootless.containers.volumes import VolumeStore
+
+    wanted = filters.parse(conditions, volume_view.FILTERS)
+    users = ContainerStore(settings.root).used_volumes() if "dangling" in wanted else {}
+    rows = [
+        volume_view.row(volume)
+        for volume in VolumeStore(settings.root).list()
+        if volume_view.selected(volume, wanted, users)
+    ]
+    if quiet and not template:
+        template = "{{.Name}}"
+    click.echo(render(rows, volume_view.TITLES, volume_view.COLUMNS, template), nl=False)
+
+
+@click.command
+@click.option("-f", "--force", is_flag=True, help="One that is not there is no error.")
+@_names
+@pass_settings
+def rm(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
+    """Remove volumes, with what they hold. One that a container has is not removed."""
+    from rootless.cli.report import for_each
+    from rootless.containers.remove import remove_volume
+    from rootless.errors import VolumeNotFound
+
+    def remove_one(name: str) -> None:
+        try:
+            remove_volume(settings.root, name)
+        except VolumeNotFound:
+            if not force:
+                raise
+        click.echo(name)
+
+    return for_each(names, remove_one)
+
+
+@click.command
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that have a name.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option(
+    "--filter", "conditions", multiple=True, metavar="KEY=VALUE", help="Only some, by label, all."
+)
+@pass_settings
+def prune(settings: Settings, everything: bool, force: bool, conditions: tuple[str, ...]) -> None:
+    """Remove the volumes that no container has: the anonymous ones, or all."""
+    from rootless.cli import filters
+    from rootless.cli.units import size
+    from rootless.containers.changes import tree_sizes
+    from rootless.containers.remove import remove_volume
+    from rootless.containers.store import ContainerStore
+    from rootless.containers.volumes import VolumeStore
+
+    root = settings.root
+    wanted = filters.parse(conditions, ("all", "label", "label!"))
+    everything = everything or any(filters.truth("all", text) for text in wanted.get("all", ()))
+    if not force:
+        kind = "all" if everything else "anonymous"
+        click.echo(
+            f"WARNING! This will remove {kind} local volumes not used by at least one container."
+        )
+        if not click.confirm("Are you sure you want to continue?"):
+            return
+    users = ContainerStore(root).used_volumes()
+    doomed = [
+        volume
+        for volume in VolumeStore(root).list()
+        if volume.name not in users
+        and (everything or volume.anonymous)
+        and filters.labels_match(wanted.get("label", ()), volume.labels)
+        and not any(
+            filters.labels_match([text], volume.labels) for text in wanted.get("label!", ())
+        )
+    ]
+    freed = sum(tree_sizes({volume.name: str(volume.path) for volume in doomed}).values())
+    for volume in doomed:
+        remove_volume(root, volume.name)
+    if doomed:
+        click.echo("Deleted Volumes:")
+        click.echo("\n".join(volume.name for volume in doomed) + "\n")
+    click.echo(f"Total reclaimed space: {size(freed)}")
