@@ -7,6 +7,7 @@ changes the upper directory takes its ways of opening from here.
 import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from fuse_overlay.merge import OPAQUE_ATTRIBUTES, OPAQUE_MARKER, WHITEOUT_PREFIX, Kind
 
@@ -60,6 +61,39 @@ def _kind(entry: "os.DirEntry[str]") -> Kind:
     if entry.is_file(follow_symlinks=False) or entry.is_symlink():
         return Kind.OTHER
     return Kind.WHITEOUT if is_whiteout(entry.stat(follow_symlinks=False)) else Kind.OTHER
+
+
+def walk(root: int) -> Iterator[tuple[list[bytes], list["os.DirEntry[str]"]]]:
+    """All directories below one, itself first: the path from there, and what is in it.
+
+    What is asked of the entries must be asked before the next step. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    path: list[bytes] = []
+    waiting: list[tuple[int, list[bytes]]] = []
+    name = b"."
+    directory = root
+    try:
+        while True:
+            directory = os.open(name, flags, dir_fd=directory)
+            waiting.append((directory, []))
+            with os.scandir(directory) as scanned:
+                entries = list(scanned)
+            yield path, entries
+            waiting[-1][1].extend(
+                os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)
+            )
+            while not waiting[-1][1]:
+                os.close(waiting.pop()[0])
+                if not waiting:
+                    return
+                path.pop()
+            directory, names = waiting[-1]
+            name = names.pop()
+            path.append(name)
+    finally:
+        for directory, _ in waiting:
+            os.close(directory)
 
 
 def is_opaque(directory: int) -> bool:

@@ -20,6 +20,12 @@ def link_key(layer: int, status: os.stat_result) -> bytes:
     return b"%x-%x-%x" % (layer, status.st_ino, status.st_ctime_ns)
 
 
+def layer_and_inode(key: bytes) -> tuple[int, int]:
+    """The layer and the inode number of the lower file that a key identifies."""
+    layer, inode, _ = key.split(b"-")
+    return int(layer, 16), int(inode, 16)
+
+
 class Links:
     """The links of one work directory, read once and then kept in memory."""
 
@@ -33,6 +39,7 @@ class Links:
                 for entry in entries:
                     key, _, difference = os.fsencode(entry.name).partition(b".")
                     try:
+                        layer_and_inode(key)
                         self._differences[key] = int(difference, 16)
                     except ValueError:
                         continue  # none of ours
@@ -46,6 +53,14 @@ class Links:
     def key_of(self, upper_inode: int) -> bytes | None:
         """The key of an upper file, if it is such a copy."""
         return self._keys.get(upper_inode)
+
+    def unreached(self) -> list[bytes]:
+        """The keys of the copies that have no other name than the one here."""
+        return [
+            key
+            for key in self._differences
+            if os.stat(self.name(key), dir_fd=self.fd, follow_symlinks=False).st_nlink == 1
+        ]
 
     def name(self, key: bytes) -> bytes:
         return _name(key, self._differences[key])

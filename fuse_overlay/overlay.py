@@ -20,6 +20,7 @@ from fuse_overlay.jobs import Jobs
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
 from fuse_overlay.quota import Quota
+from fuse_overlay.recovery import settle_links
 from fuse_overlay.rename import Rename
 from fuse_overlay.syscalls import FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_PUNCH_HOLE, fallocate
 from fuse_overlay.tree import Tree
@@ -79,6 +80,7 @@ class Overlay:
             self._work.check_same_file_system(self._backing.directory_fd(self._tree.root, UPPER))
             copier = Copier(self._tree, self._work, self._links, self._jobs, sync=not volatile)
             self._changes = Changes(self._tree, self._work, self._links, copier)
+            settle_links(self._tree, self._links, copier)
             if size is not None or inodes is not None:
                 root = self._tree.root
                 root_fd = self._backing.directory_fd(root, UPPER)

@@ -14,7 +14,7 @@ from typing import Final
 
 from fuse_overlay.copydata import data_extents
 from fuse_overlay.inodes import Inode
-from fuse_overlay.layers import is_whiteout
+from fuse_overlay.layers import descriptor_path, is_whiteout, walk
 
 _SECTOR: Final = 512
 """What st_blocks counts in."""
@@ -136,30 +136,19 @@ def _allocated(fd: int, start: int, end: int) -> list[tuple[int, int]]:
 
 def _scan(root: int, seen: set[tuple[int, int]]) -> int:
     """The sectors of a directory and all below it, but for inodes already seen."""
-    used = 0
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    waiting = [(os.open(".", flags, dir_fd=root), [b"."])]
-    while waiting:
-        parent, names = waiting[-1]
-        if not names:
-            os.close(parent)
-            waiting.pop()
-            continue
-        directory = os.open(names.pop(), flags, dir_fd=parent)
-        inner: list[bytes] = []
-        waiting.append((directory, inner))
-        with os.scandir(directory) as entries:
-            found = [os.fstat(directory)]
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    inner.append(os.fsencode(entry.name))
-                else:
-                    found.append(entry.stat(follow_symlinks=False))
-        for status in found:
-            if _key(status) not in seen and not is_whiteout(status):
-                seen.add(_key(status))
-                used += status.st_blocks
+    top = os.stat(descriptor_path(root))
+    used = _count(top, seen)
+    for _, entries in walk(root):
+        for entry in entries:
+            used += _count(entry.stat(follow_symlinks=False), seen)
     return used
+
+
+def _count(status: os.stat_result, seen: set[tuple[int, int]]) -> int:
+    if _key(status) in seen or is_whiteout(status):
+        return 0
+    seen.add(_key(status))
+    return status.st_blocks
 
 
 def _key(status: os.stat_result) -> tuple[int, int]:

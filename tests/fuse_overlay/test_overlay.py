@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import stat
@@ -255,6 +256,105 @@ def test_the_link_count_of_a_lower_file_falls_with_its_names(made: Made) -> None
         overlay.unlink(1, b"b")
         assert overlay.getattr(number).links == 0
         assert names(overlay) == []
+
+
+def _link_below(made: Made) -> None:
+    """Make a file with three names: one hidden by a layer, one in a directory."""
+    fill(made.bottom, {"a": "low", "d/": ""})
+    os.link(made.bottom / "a", made.bottom / "d/b")
+    os.link(made.bottom / "a", made.bottom / "hidden")
+    whiteout(made.top / "hidden")
+
+
+def test_the_copy_of_a_linked_file_goes_with_its_last_name_whenever_each_is_removed(
+    made: Made,
+) -> None:
+    _link_below(made)
+    os.link(made.bottom / "a", made.bottom / "d/c")
+    with made.overlay() as overlay:
+        overlay.unlink(look(overlay, "d").number, b"c")  # before there is a copy
+    with made.overlay() as overlay:
+        write(overlay, look(overlay, "a").number, b"new")
+        overlay.unlink(1, b"a")
+    for _ in "12":  # is found, and is found again
+        with made.overlay() as overlay:
+            assert content(overlay, "d/b") == b"new"
+            assert os.lstat(made.upper / "d/b").st_nlink == 2
+    with made.overlay() as overlay:
+        overlay.unlink(look(overlay, "d").number, b"b")
+    with made.overlay() as overlay:
+        assert os.listdir(made.work / "links") == []
+        assert names(overlay, look(overlay, "d").number) == []
+
+
+def test_a_copy_is_kept_while_its_lower_file_cannot_be_found(made: Made) -> None:
+    _link_below(made)
+    with made.overlay() as overlay:
+        write(overlay, look(overlay, "a").number, b"new")
+        overlay.unlink(1, b"a")
+    os.rename(made.bottom / "d/b", made.work / "elsewhere")
+    for path in (made.bottom / "hidden", made.top / "hidden"):
+        path.rename(made.work / f"hidden-{path.parent.name}")
+    with made.overlay():
+        assert len(os.listdir(made.work / "links")) == 1
+    fill(made.work / "links", {"foreign": "", "foreign.1": "", "1-2-3.x": ""})
+    os.rename(made.work / "elsewhere", made.bottom / "d/b")
+    with made.overlay():
+        assert len(os.listdir(made.work / "links")) == 4
+
+
+_CHANGING = "link mkdir mknod open rename rmdir setxattr symlink unlink utime".split()
+"""The functions of `os` that may change a directory."""
+
+
+def _die_at(step: int) -> None:
+    """Let this process end instead of changing anything for the `step`th time from now."""
+    counting = itertools.count()
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if next(counting) == step:
+                os._exit(0)
+            return function(*args, **kwargs)
+
+        return counted
+
+    for name in _CHANGING:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def test_linked_files_survive_a_kill_between_any_two_steps(made: Made, tmp_path: Path) -> None:
+    for step in itertools.count():
+        here = Made(tmp_path / str(step))
+        _link_below(here)
+        child = os.fork()
+        if child == 0:
+            with here.overlay() as overlay:
+                directory = look(overlay, "d").number
+                _die_at(step)
+                write(overlay, look(overlay, "a").number, b"NEW")
+                overlay.unlink(1, b"a")
+                overlay.rename(directory, b"b", 1, b"c")
+                overlay.unlink(1, b"c")
+            os._exit(1)
+        finished = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        with here.overlay() as overlay:
+            assert sorted(names(overlay)) in (["a", "d"], ["d"], ["c", "d"])
+            contents = {content(overlay, name) for name in names(overlay) if name != "d"}
+            directory = look(overlay, "d").number
+            contents |= {content(overlay, f"d/{name}") for name in names(overlay, directory)}
+            assert contents in ({b"low"}, {b"NEW"}, set())
+            for name in names(overlay, directory):
+                overlay.unlink(directory, os.fsencode(name))
+            for name in names(overlay):
+                if name != "d":
+                    overlay.unlink(1, os.fsencode(name))
+        with here.overlay() as overlay:
+            assert os.listdir(here.work / "links") == []
+            assert names(overlay) == ["d"]
+        if finished:
+            break
+    assert step > 10
 
 
 def test_files_that_two_layers_share_on_disk_are_not_linked_in_the_overlay(made: Made) -> None:
