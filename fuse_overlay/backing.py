@@ -15,7 +15,8 @@ from fuse_overlay.descriptors import DirectoryDescriptors, raise_limit
 from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.layers import DIRECTORY_FLAGS, OBJECT_FLAGS, descriptor_path
 from fuse_overlay.links import Links
-from fuse_overlay.merge import UPPER
+from fuse_overlay.merge import UPPER, is_private_attribute
+from fuse_overlay.syscalls import set_times
 
 _DIRECTORIES = 4096
 """Directories kept open at most; no more than a quarter of what the process may open."""
@@ -48,22 +49,26 @@ class Backing:
         self.links = links
 
     def keep(self, inode: Inode) -> int:
-        """An O_PATH descriptor of an inode that is about to lose its name, to be kept for as long
-        as the kernel knows it.
+        """A descriptor of an inode that is about to lose its name, to be kept for as long as the
+        kernel knows it.
 
         What is kept has numbers above those that all other operations can need. Raises
         OSError(ENFILE) when these are used up.
         """
-        return self.keep_fd(self.open_path(inode))
+        if isinstance(inode, File) and inode.fd >= 0:
+            return self.keep_fd(inode.fd)
+        fd = self.open_path(inode)
+        try:
+            return self.keep_fd(fd)
+        finally:
+            os.close(fd)
 
     def keep_fd(self, fd: int) -> int:
-        """As `keep`, for a descriptor that is there, which is closed."""
+        """As `keep`, by a descriptor that is there."""
         try:
             return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, self._others)
         except OSError:
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE)) from None
-        finally:
-            os.close(fd)
 
     def directory_fd(self, directory: Directory, layer: int) -> int:
         """An O_PATH descriptor of a directory in one layer, valid during this operation."""
@@ -96,6 +101,12 @@ class Backing:
             return b"/proc/self/fd/%d/%b" % self.location(inode), False
         assert isinstance(inode, Directory)
         return b"/proc/self/fd/%d/." % self.directory_fd(inode, inode.top), False
+
+    def handle(self, inode: Inode) -> tuple[int | bytes, bool]:
+        """As `path`, or the descriptor of an inode that is open."""
+        if isinstance(inode, File) and inode.fd >= 0:
+            return inode.fd, True
+        return self.path(inode)
 
     def open_path(self, inode: Inode) -> int:
         """A new O_PATH descriptor of an inode's backing file."""
@@ -138,6 +149,8 @@ class Backing:
     def close_data(self, file: File) -> None:
         """Close what `data` gave for a file, if it is open."""
         if file.fd >= 0:
+            if file.late:
+                self._set_late_time(file)
             del self._open[file]
             os.close(file.fd)
             file.fd, file.writable = -1, False
@@ -151,11 +164,63 @@ class Backing:
             return os.fstat(inode.descriptor)
         if isinstance(inode, File):
             if inode.fd >= 0:
+                if inode.late:
+                    self._set_late_time(inode)
                 return os.fstat(inode.fd)
             directory, name = self.location(inode)
             return os.stat(name, dir_fd=directory, follow_symlinks=False)
         assert isinstance(inode, Directory)
         return os.fstat(self.directory_fd(inode, inode.top))
+
+    def set_times(self, inode: Inode, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """Set the times that are not None."""
+        path, follow = self.handle(inode)
+        set_times(path, atime_ns, mtime_ns, follow=follow)
+        if mtime_ns is not None and isinstance(inode, File):
+            inode.mtime, inode.late = mtime_ns, False
+
+    def keep_time(self, file: File) -> None:
+        """Let a file keep its modification time over the writes that come now.
+
+        The kernel, which collects writes, sees to the time itself, but may have set it before it
+        brings the last of them, or not at all where it stays the same. It is `late`, and set again
+        when somebody looks, unless the kernel sets it before.
+        """
+        if file.mtime is None:
+            file.mtime = self.status(file).st_mtime_ns
+        file.late = True
+
+    def _set_late_time(self, file: File) -> None:
+        set_times(file.fd, None, file.mtime, follow=True)
+        file.late = False
+
+    # Extended attributes
+
+    def listxattr(self, inode: Inode) -> list[bytes]:
+        """The attributes that programs may see. Raises OSError."""
+        if inode.bare:
+            return []
+        path, follow = self.handle(inode)
+        try:
+            names = os.listxattr(path, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            names = []
+        visible = [name for name in map(os.fsencode, names) if not is_private_attribute(name)]
+        inode.bare = not visible
+        return visible
+
+    def getxattr(self, inode: Inode, name: bytes) -> bytes:
+        """Raises OSError: ENODATA where there is none of that name."""
+        if inode.bare is None:
+            self.listxattr(inode)
+        if inode.bare:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        path, follow = self.handle(inode)
+        return os.getxattr(path, name, follow_symlinks=follow)
+
+    # Upkeep
 
     def trim(self) -> None:
         """Keep descriptors bounded. To be called between operations."""

@@ -19,7 +19,7 @@ from fuse_overlay.syscalls import RENAME_EXCHANGE, renameat2
 from fuse_overlay.tree import Tree
 from fuse_overlay.workdir import WorkDirectory, make_opaque
 
-_DEFAULT_ACL = "system.posix_acl_default"
+_DEFAULT_ACL = b"system.posix_acl_default"
 
 Maker = Callable[[int, bytes, int], int]
 """Makes a new object under a name in a directory descriptor, with a mode. Returns a descriptor of
@@ -113,7 +113,7 @@ class Changes:
             else:
                 owners.store(fd, mode, uid, gid, follow=True)
                 status = os.fstat(fd)
-            kept = self._backing.keep_fd(os.dup(fd))
+            kept = self._backing.keep_fd(fd)
         except BaseException:
             os.close(fd)
             raise
@@ -142,9 +142,8 @@ class Changes:
         """The default ACL of a directory, which new objects in it inherit."""
         if directory.bare:
             return None
-        path, follow = self._backing.path(directory)
         try:
-            return os.getxattr(path, _DEFAULT_ACL, follow_symlinks=follow)
+            return self._backing.getxattr(directory, _DEFAULT_ACL)
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.ENOTSUP):
                 return None
@@ -304,10 +303,10 @@ class Changes:
     ) -> None:
         """Book that a name of a file has gone.
 
-        `kept` is an O_PATH descriptor of the file and taken over.
+        `kept` is a descriptor of the file and taken over.
         """
         self._inodes.detach(file, parent, name)
-        if file.layer != UPPER:
+        if not file.in_upper:
             file.lost_names += 1
         elif file.link_key is not None and not in_upper:
             self._links.adjust(file.link_key, -1)
@@ -317,8 +316,6 @@ class Changes:
             if file.link_key is not None:
                 self._links.remove(file.link_key)
                 file.link_key = None
-            if file.layer == UPPER:
-                self._inodes.release_number(status)
         elif file.names or file.link_key is not None:
             os.close(kept)
             kept = -1
@@ -333,8 +330,6 @@ class Changes:
         """Book that a directory has gone; `kept` is an O_PATH descriptor of it and taken over."""
         assert directory.parent is not None
         self._backing.discard_fds(directory)
-        if directory.in_upper:
-            self._inodes.release_number(os.fstat(kept))
         self._inodes.detach(directory, directory.parent, directory.name)
         directory.removed = True
         directory.descriptor = kept

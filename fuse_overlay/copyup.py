@@ -72,7 +72,7 @@ class Copier:
         """
         if isinstance(inode, Directory):
             self.copy_up_directory(inode)
-        elif isinstance(inode, File) and inode.layer != UPPER:
+        elif isinstance(inode, File) and not inode.in_upper:
             self._copy_up_file(inode, size)
 
     def copy_up_directory(self, directory: Directory) -> None:
@@ -231,7 +231,7 @@ class Copier:
         self, source: int, target: int, status: os.stat_result, shown: Attributes
     ) -> None:
         owners, path = self._tree.owners, descriptor_path(target)
-        if owners is not None and owners.attribute is not None:
+        if owners is not None and owners.in_attribute(shown.mode):
             os.chmod(path, owners.backing_mode(shown.mode))
             copy_metadata(descriptor_path(source), path, status, shown.number)
             owners.store(path, shown.mode, shown.uid, shown.gid, follow=True)
@@ -239,7 +239,7 @@ class Copier:
         try:
             os.chown(path, status.st_uid, status.st_gid)
         except PermissionError:
-            if owners is None or not owners.may_fail(status.st_mode):
+            if owners is None or not owners.lenient:
                 raise
         if not stat.S_ISLNK(status.st_mode):
             os.chmod(path, stat.S_IMODE(status.st_mode))
@@ -251,17 +251,14 @@ class Copier:
         """
         links = self._tree.links(file, status)
         if file.names and links == 1:
-            copy = os.stat(temporary, dir_fd=self._work.fd, follow_symlinks=False)
             parent, name = file.names[0]
             self._publish(temporary, parent, name)
             self._book(parent, name, Kind.OTHER)
-            self._inodes.keep_number(copy, file.number)
         elif links > 0:
             key = link_key(file.layer, status)
             self._links.add(self._work.fd, temporary, key, links - 1)
             copy = os.stat(self._links.name(key), dir_fd=self._links.fd, follow_symlinks=False)
             self._inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
-            self._inodes.keep_number(copy, file.number)
             file.link_key = key
         else:
             self._inodes.drop_keys(file)
@@ -361,7 +358,6 @@ class Copier:
     def _close_off(self, directory: Directory) -> None:
         """Make a directory, of which all that is visible is in the upper layer, hide the lower."""
         fd = self._backing.directory_fd(directory, UPPER)
-        self._inodes.keep_number(os.fstat(fd), directory.number)
         write_number(descriptor_path(fd), directory.number)
         make_opaque(fd)
         names = self._names(directory)

@@ -38,6 +38,11 @@ class Inode:
         self.bare: bool | None = None
         self.charged = 0
 
+    @property
+    def in_upper(self) -> bool:
+        """Whether it is, or has, an upper one, which alone may be changed."""
+        raise NotImplementedError
+
 
 class Directory(Inode):
     """A directory.
@@ -62,6 +67,8 @@ class Directory(Inode):
         "removed",
         "upper_names",
     )
+
+    in_upper: bool
 
     def __init__(
         self,
@@ -115,16 +122,21 @@ class File(Inode):
     is set for a file with several names that was copied up (see `links`). `unsettled`: written, so
     that it may yet use more than the `quota` knows. `lost_names` counts names
     of a lower file that were removed from the overlay. `fd` is the backing file if it is open (see
-    `Backing.data`), else -1.
+    `Backing.data`), else -1. `mtime` is the modification time that the kernel knows, in
+    nanoseconds (None: not known here), and `late` says that the backing file has another (see
+    `Backing.keep_time`). Without `set_id` the backing file has no set-id bits.
     """
 
     __slots__ = (
         "fd",
         "keys",
+        "late",
         "layer",
         "link_key",
         "lost_names",
+        "mtime",
         "names",
+        "set_id",
         "type",
         "unsettled",
         "writable",
@@ -141,6 +153,13 @@ class File(Inode):
         self.fd = -1
         self.writable = False
         self.unsettled = False
+        self.mtime: int | None = None
+        self.late = False
+        self.set_id = False
+
+    @property
+    def in_upper(self) -> bool:
+        return self.layer == UPPER
 
 
 class InodeTable:
@@ -160,7 +179,6 @@ class InodeTable:
         self._by_key: dict[Key, File] = {}
         self._devices: dict[int, int] = {}
         self._spare: Iterator[int] = itertools.count(_SPARE)
-        self._kept: dict[tuple[int, int], int] = {}
 
     def __getitem__(self, number: int) -> Inode:
         return self._inodes[number]
@@ -176,21 +194,12 @@ class InodeTable:
 
         `number`: the one that is written on the file.
         """
-        number = self._kept.get((status.st_dev, status.st_ino), number)
         if number is None:
             self.know_device(status.st_dev)
             device = self._devices[status.st_dev]
             number = _SPARE if status.st_ino >> 48 else device << 48 | status.st_ino
         free = number not in self._inodes and ROOT_NUMBER < number < _SPARE
         return number if free else next(self._spare)
-
-    def keep_number(self, status: os.stat_result, number: int) -> None:
-        """Show the backing file `status` under `number`, also after it was forgotten."""
-        self._kept[status.st_dev, status.st_ino] = number
-
-    def release_number(self, status: os.stat_result) -> None:
-        """The backing file is gone: its inode number may come back as another file's."""
-        self._kept.pop((status.st_dev, status.st_ino), None)
 
     def know_device(self, device: int) -> None:
         """Give a file system its part of the numbers; the order decides which."""

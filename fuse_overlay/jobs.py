@@ -44,23 +44,29 @@ class Jobs:
         return self._executor.submit(function)
 
     def sync(self, fd: int, *, data_only: bool) -> Future[None] | None:
-        """Sync and close a descriptor, in a thread if the last sync took long.
+        """Sync a descriptor, in a thread if the last sync took long: the caller may close it.
 
         Returns None if it is done. Raises OSError.
         """
+        if self._sync_ns <= _LONG_NS:
+            self._sync(fd, data_only=data_only)
+            return None
+        copy = os.dup(fd)
 
         def job() -> None:
-            started = time.perf_counter_ns()
             try:
-                (os.fdatasync if data_only else os.fsync)(fd)
+                self._sync(copy, data_only=data_only)
             finally:
-                os.close(fd)
-                self._sync_ns = time.perf_counter_ns() - started
+                os.close(copy)
 
-        if self._sync_ns > _LONG_NS:
-            return self.submit(job)
-        job()
-        return None
+        return self.submit(job)
+
+    def _sync(self, fd: int, *, data_only: bool) -> None:
+        started = time.perf_counter_ns()
+        try:
+            (os.fdatasync if data_only else os.fsync)(fd)
+        finally:
+            self._sync_ns = time.perf_counter_ns() - started
 
     def close(self) -> None:
         """Wait for what has begun, and drop the rest."""

@@ -19,6 +19,7 @@ from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.jobs import Jobs
 from fuse_overlay.links import Links
 from fuse_overlay.merge import UPPER, is_private_attribute
+from fuse_overlay.permissions import Permissions
 from fuse_overlay.quota import Quota
 from fuse_overlay.recovery import settle_links
 from fuse_overlay.rename import Rename
@@ -72,8 +73,8 @@ class Overlay:
         self._backing = Backing(lowers, upper, self._links)
         self._tree = Tree(self._backing, len(lowers), owners, writable=upper is not None)
         self._inodes = self._tree.inodes
-        self.modes_changed: set[int] = set()
-        """Inodes that a write has taken set-id bits from; whoever tells the kernel clears it."""
+        self._permissions = Permissions(self._tree)
+        self.modes_changed = self._permissions.changed
         self._jobs = Jobs()
         self._changes: Changes | None = None
         if self._work is not None and self._links is not None:
@@ -161,86 +162,23 @@ class Overlay:
         inode = self._inode(number)
         if mode is uid is gid is size is atime_ns is None and self._keeps_mtime(inode, mtime_ns):
             return self._tree.attributes(inode)
+        if mode is not None and isinstance(inode, File) and stat.S_ISLNK(inode.type):
+            raise _error(errno.EOPNOTSUPP)
         self._writer().copier.copy_up(inode, size)
         if size is not None:
-            fd = self._backing.data(self._file(number), write=True)
+            file = self._file(number)
+            fd = self._backing.data(file, write=True)
             if kill_suidgid:
-                self._kill_suidgid(inode, fd)
+                self._permissions.drop(file, fd)
             os.ftruncate(fd, size)
-        path: int | bytes
-        path, follow = self._backing.path(inode)
-        if isinstance(inode, File) and inode.fd >= 0:
-            path, follow = inode.fd, True
-        owners = self._tree.owners
-        if owners is not None and owners.attribute is not None:
-            if uid is not None or gid is not None or mode is not None:
-                self._store_owner(owners, inode, path, follow, mode, uid, gid)
-            uid = gid = mode = None
-        elif owners is not None:
-            uid, gid = owners.stored(uid, gid)
-        if uid is not None or gid is not None:
-            try:
-                os.chown(
-                    path,
-                    -1 if uid is None else uid,
-                    -1 if gid is None else gid,
-                    follow_symlinks=follow,
-                )
-            except PermissionError:
-                if owners is None or not owners.may_fail(0):
-                    raise
-        if mode is not None:  # after chown, which clears set-id bits
-            if isinstance(inode, File) and stat.S_ISLNK(inode.type):
-                raise _error(errno.EOPNOTSUPP)
-            os.chmod(path, stat.S_IMODE(mode))
-        if atime_ns is not None or mtime_ns is not None:
-            status = self._backing.status(inode)
-            times = (
-                status.st_atime_ns if atime_ns is None else atime_ns,
-                status.st_mtime_ns if mtime_ns is None else mtime_ns,
-            )
-            os.utime(path, ns=times, follow_symlinks=follow)
+            file.mtime, file.late = None, False
+        if not (mode is uid is gid is None):
+            self._permissions.change(inode, mode, uid, gid)
+        if not (atime_ns is mtime_ns is None):
+            self._backing.set_times(inode, atime_ns, mtime_ns)
         status = self._backing.status(inode)
         self._tree.changed(inode, status)
         return self._tree.attributes(inode, status)
-
-    def _store_owner(
-        self,
-        owners: "Ownership",
-        inode: Inode,
-        path: int | bytes,
-        follow: bool,
-        mode: int | None,
-        uid: int | None,
-        gid: int | None,
-    ) -> None:
-        """Change owner or mode, as chown(2) and chmod(2) do, where `owners` stores them."""
-        before = self._tree.attributes(inode)
-        kept = before.mode
-        if (uid is not None or gid is not None) and not stat.S_ISDIR(kept):
-            kept = _without_suidgid(kept)
-        owners.store(
-            path,
-            kept if mode is None else stat.S_IFMT(kept) | stat.S_IMODE(mode),
-            before.uid if uid is None else uid,
-            before.gid if gid is None else gid,
-            follow=follow,
-        )
-
-    def _kill_suidgid(self, inode: Inode, fd: int) -> None:
-        """Take set-id bits away, as the kernel's setattr_should_drop_suidgid() does: set-group-id
-        only where the group may execute.
-        """
-        before = self._tree.attributes(inode)
-        kept = _without_suidgid(before.mode)
-        if kept == before.mode:
-            return
-        owners = self._tree.owners
-        if owners is not None and owners.attribute is not None:
-            owners.store(fd, kept, before.uid, before.gid, follow=True)
-        else:
-            os.fchmod(fd, stat.S_IMODE(kept))
-        self.modes_changed.add(inode.number)
 
     def _keeps_mtime(self, inode: Inode, mtime_ns: int | None) -> bool:
         """Whether a lower file's time is set to what it is.
@@ -264,27 +202,12 @@ class Overlay:
 
     def getxattr(self, number: int, name: bytes) -> bytes:
         inode = self._inode(number)
-        if inode.bare is None:
-            self.listxattr(number)
-        if inode.bare or is_private_attribute(name):
+        if is_private_attribute(name):
             raise _error(errno.ENODATA)
-        path, follow = self._backing.path(inode)
-        return os.getxattr(path, name, follow_symlinks=follow)
+        return self._backing.getxattr(inode, name)
 
     def listxattr(self, number: int) -> list[bytes]:
-        inode = self._inode(number)
-        if inode.bare:
-            return []
-        path, follow = self._backing.path(inode)
-        try:
-            names = os.listxattr(path, follow_symlinks=follow)
-        except OSError as error:
-            if error.errno != errno.ENOTSUP:
-                raise
-            names = []
-        visible = [name for name in map(os.fsencode, names) if not is_private_attribute(name)]
-        inode.bare = not visible
-        return visible
+        return self._backing.listxattr(self._inode(number))
 
     def setxattr(
         self, number: int, name: bytes, value: bytes, flags: int = 0, *, kill_sgid: bool = False
@@ -306,10 +229,14 @@ class Overlay:
             self.setattr(number, mode=self._tree.attributes(inode).mode & ~stat.S_ISGID)
 
     def removexattr(self, number: int, name: bytes) -> None:
+        """Remove an attribute. One that is not there is an error (ENODATA) or not, as the file
+        system of the upper directory has it.
+        """
         if is_private_attribute(name):
             raise _error(errno.EPERM)
-        self.getxattr(number, name)  # what is not there needs no copy
         inode = self._inode(number)
+        if not inode.in_upper:
+            self._backing.getxattr(inode, name)  # what is not there needs no copy
         self._writer().copier.copy_up(inode)
         path, follow = self._backing.path(inode)
         inode.bare = None
@@ -326,12 +253,13 @@ class Overlay:
             raise _error(errno.EPERM)  # a whiteout, as the kernel's overlayfs refuses it
 
         kind = stat.S_IFMT(mode) or stat.S_IFREG
+        mode = kind | stat.S_IMODE(mode)
 
         def make(directory: int, new: bytes, mode: int) -> int:
             if stat.S_ISREG(kind):  # it is going to be written
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 return os.open(new, flags, stat.S_IMODE(mode), dir_fd=directory)
-            os.mknod(new, kind | stat.S_IMODE(mode), rdev, dir_fd=directory)
+            os.mknod(new, kind | mode, rdev, dir_fd=directory)
             return -1
 
         return self._made(parent, name, mode, uid, gid, umask, make)
@@ -394,39 +322,46 @@ class Overlay:
         data: bytes | memoryview,
         *,
         kill_suidgid: bool = False,
+        cached: bool = False,
         keep_mtime: bool = False,
     ) -> int:
         """Write. Returns the number of bytes. `kill_suidgid`: as in `setattr`.
 
-        `keep_mtime`: the kernel writes back what was written before, and sets the time itself.
+        `cached`: the kernel brings what was written before, by write(2), whose effects on set-id
+        bits and capabilities it has seen to, or through memory, which has none. `keep_mtime`: it
+        sees to the time as well.
         """
-        fd = self._writable(number)
+        file, fd = self._writable(number)
         quota = self._tree.quota
         if quota is not None:
             data = data[: quota.writable(fd, offset, len(data))]
+        privileges = None
         if kill_suidgid:
-            self._kill_suidgid(self._inodes[number], fd)
-        before = os.fstat(fd) if keep_mtime else None
+            self._permissions.drop(file, fd)
+        elif cached and (file.set_id or not file.bare):
+            privileges = self._permissions.held(file, fd)
+        if keep_mtime:
+            self._backing.keep_time(file)
         written = os.pwrite(fd, data, offset)
-        if before is not None:
-            os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        if quota is not None:
-            self._settle_later(number)
+        if privileges is not None:
+            self._permissions.give_back(fd, privileges)
+        if not keep_mtime:
+            self._written(file)
         return written
 
     def fallocate(
         self, number: int, mode: int, offset: int, length: int, *, kill_suidgid: bool = False
     ) -> None:
         """As fallocate(2). `kill_suidgid`: as in `setattr`."""
-        fd = self._writable(number)
+        file, fd = self._writable(number)
         if kill_suidgid:
-            self._kill_suidgid(self._inodes[number], fd)
+            self._permissions.drop(file, fd)
         quota = self._tree.quota
         allocates = not mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE)
         if quota is not None and allocates and quota.writable(fd, offset, length) < length:
             raise _error(errno.ENOSPC)
         fallocate(fd, mode, offset, length)
-        self._settle_later(number)
+        self._written(file)
 
     def lseek(self, number: int, offset: int, whence: int) -> int:
         """The next data (SEEK_DATA) or hole (SEEK_HOLE)."""
@@ -445,19 +380,21 @@ class Overlay:
         """Copy from one file to another inside the file system below. Returns the number of
         bytes. `kill_suidgid`: as in `setattr`.
         """
-        target_fd = self._writable(target)
+        target_file, target_fd = self._writable(target)
         source_fd = self._backing.data(self._file(number), write=False)
         if self._tree.quota is not None:
             length = self._tree.quota.writable(target_fd, target_offset, length)
         if kill_suidgid:
-            self._kill_suidgid(self._inodes[target], target_fd)
+            self._permissions.drop(target_file, target_fd)
         copied = os.copy_file_range(source_fd, target_fd, length, offset, target_offset)
-        self._settle_later(target)
+        self._written(target_file)
         return copied
 
-    def _settle_later(self, number: int) -> None:
-        """Count what a file uses now, and once more when it is freed."""
-        file = self._file(number)
+    def _written(self, file: File) -> None:
+        """Book that a file was changed without the kernel's cache: count what it uses now, and once
+        more when it is freed.
+        """
+        file.mtime, file.late = None, False
         self._tree.changed(file)
         file.unsettled = True
 
@@ -466,8 +403,7 @@ class Overlay:
         file = self._file(number)
         if file.layer != UPPER:
             return None
-        fd = os.dup(self._backing.data(file, write=False))
-        return self._jobs.sync(fd, data_only=data_only)
+        return self._jobs.sync(self._backing.data(file, write=False), data_only=data_only)
 
     def fsyncdir(self, number: int) -> "Future[None] | None":
         """Bring the names in a directory to disk; as `fsync`."""
@@ -476,7 +412,10 @@ class Overlay:
             return None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         fd = os.open(".", flags, dir_fd=self._backing.directory_fd(directory, UPPER))
-        return self._jobs.sync(fd, data_only=False)
+        try:
+            return self._jobs.sync(fd, data_only=False)
+        finally:
+            os.close(fd)
 
     # Directories
 
@@ -532,12 +471,12 @@ class Overlay:
             raise _error(errno.EROFS)
         return self._changes
 
-    def _writable(self, number: int) -> int:
-        """A descriptor to write to a file with, which is copied up if need be."""
+    def _writable(self, number: int) -> tuple[File, int]:
+        """A file, which is copied up if need be, and a descriptor to write to it with."""
         file = self._file(number)
         if file.layer != UPPER:
             self._writer().copier.copy_up(file)
-        return self._backing.data(file, write=True)
+        return file, self._backing.data(file, write=True)
 
     def _made(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int, umask: int, make: Maker
@@ -546,10 +485,6 @@ class Overlay:
         inode, status = writer.make(self._directory(parent), name, mode, uid, gid, umask, make)
         inode.references = 1
         return self._tree.attributes(inode, status)
-
-
-def _without_suidgid(mode: int) -> int:
-    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
 
 
 def _error(number: int) -> OSError:

@@ -5,7 +5,6 @@ shown under; the options and their meaning are fuse-overlayfs's. Called by `tree
 and by what changes the upper directory (what is stored).
 """
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -29,7 +28,8 @@ class Ownership:
     `uids` and `gids` translate ids; an id outside all ranges is shown, or stored, as the overflow
     id. `squash_uid` and `squash_gid` are shown for everyone, and then it is no error that an owner
     cannot be stored. With `attribute`, owner and mode of regular files and directories are read
-    from and written to it.
+    from and written to it. Others cannot have it (user.*), and have only what the file system
+    stores.
     """
 
     uids: Ranges = ()
@@ -41,7 +41,7 @@ class Ownership:
     def shown(self, status: os.stat_result, path: bytes, *, follow: bool) -> tuple[int, int, int]:
         """Mode, uid and gid to show for a file of this status at this path."""
         mode, uid, gid = status.st_mode, status.st_uid, status.st_gid
-        if self.attribute is not None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        if self.attribute is not None and self.in_attribute(mode):
             try:
                 text = os.getxattr(path, self.attribute, follow_symlinks=follow).split(b":")
                 stored = int(text[0]), int(text[1]), int(text[2], 8) & 0o7777
@@ -65,29 +65,37 @@ class Ownership:
     def store(
         self, path: str | bytes | int, mode: int, uid: int, gid: int, *, follow: bool
     ) -> None:
-        """Make a file, whose mode is `mode`, belong to a user. Raises OSError."""
+        """Make a new file, whose mode is `mode`, belong to a user. Raises OSError."""
         uid, gid = _translate(uid, _inverse(self.uids)), _translate(gid, _inverse(self.gids))
+        if self.attribute is not None and self.in_attribute(mode):
+            value = b"%d:%d:%o" % (uid, gid, stat.S_IMODE(mode))
+            os.setxattr(path, self.attribute, value, follow_symlinks=follow)
+            return
         try:
-            if self.attribute is not None:
-                value = b"%d:%d:%o" % (uid, gid, stat.S_IMODE(mode))
-                os.setxattr(path, self.attribute, value, follow_symlinks=follow)
-            else:
-                os.chown(path, uid, gid, follow_symlinks=follow)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP) or not self.may_fail(mode):
+            os.chown(path, uid, gid, follow_symlinks=follow)
+        except PermissionError:
+            if not self.lenient:
                 raise
-        if self.attribute is None and not stat.S_ISLNK(mode):
+        if not stat.S_ISLNK(mode):
             os.chmod(path, stat.S_IMODE(mode))
 
-    def may_fail(self, mode: int) -> bool:
-        """Whether it is no error that the owner of a file of such a mode cannot be stored."""
-        if self.attribute is not None:
-            return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    def in_attribute(self, mode: int) -> bool:
+        """Whether owner and mode of a file of such a mode are in the attribute."""
+        return self.attribute is not None and (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+    @property
+    def squashes(self) -> bool:
+        """Whether it is no error that an owner cannot be stored."""
         return self.squash_uid is not None or self.squash_gid is not None
+
+    @property
+    def lenient(self) -> bool:
+        """Whether it is none where nobody has asked for that owner: in making and copying up."""
+        return self.squashes or self.attribute is not None
 
     def backing_mode(self, mode: int) -> int:
         """The mode to give the file itself: one that lets us in, if the shown one is elsewhere."""
-        if self.attribute is None:
+        if not self.in_attribute(mode):
             return stat.S_IMODE(mode)
         return mode & 0o777 | (0o700 if stat.S_ISDIR(mode) else 0o600)
 

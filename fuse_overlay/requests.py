@@ -200,6 +200,7 @@ class Requests:
             offset,
             body[start : start + size],
             kill_suidgid=bool(flags & abi.WRITE_KILL_SUIDGID),
+            cached=bool(flags & abi.WRITE_CACHE),
             keep_mtime=self._writeback and bool(flags & abi.WRITE_CACHE),
         )
         return abi.WRITE_OUT.pack(written)

@@ -257,6 +257,8 @@ class Tree:
         file = File(self.inodes.number_for(status, number), layer, stat.S_IFMT(status.st_mode))
         if layer == UPPER:
             file.charged = status.st_blocks
+        file.mtime = status.st_mtime_ns
+        file.set_id = bool(status.st_mode & (stat.S_ISUID | stat.S_ISGID))
         self.inodes.add(file)
         if status.st_nlink > 1:
             self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
@@ -287,8 +289,8 @@ class Tree:
             file = File(self.inodes.number_for(status), UPPER, stat.S_IFMT(status.st_mode))
             file.link_key = key
             file.charged = copy.st_blocks
+            file.set_id = bool(copy.st_mode & (stat.S_ISUID | stat.S_ISGID))
             self.inodes.add(file)
-            self.inodes.keep_number(copy, file.number)
             self.inodes.add_key(file, (UPPER, copy.st_dev, copy.st_ino))
         self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
         return file
@@ -346,9 +348,7 @@ class Tree:
 
     def _gone(self, inode: Inode) -> None:
         """Settle what an inode uses that is about to be freed."""
-        if self.quota is None or (isinstance(inode, File) and inode.layer != UPPER):
-            return
-        if isinstance(inode, Directory) and not inode.in_upper:
+        if self.quota is None or not inode.in_upper:
             return
         if inode.descriptor >= 0 and os.fstat(inode.descriptor).st_nlink == 0:
             self.quota.give(inode.charged, 1)

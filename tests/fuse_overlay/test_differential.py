@@ -197,8 +197,10 @@ class Side:
         assert isinstance(found, Seen | str)
         return found
 
-    def has_attribute(self, path: str, name: str) -> bool:
-        return not isinstance(self.do(0, os.getxattr, path, name), str)
+    def is_upper(self, path: str) -> bool:
+        """Whether what a path leads to lies in the upper directory."""
+        found = os.path.relpath(os.path.realpath(self.at / path), self.at)
+        return os.path.lexists(self._shown / found)
 
     def tree(self) -> dict[str, Node]:
         os.fchdir(self._root)
@@ -364,12 +366,6 @@ class Machine(RuleBasedStateMachine):
 
     @rule(path=PATHS, offset=OFFSETS, data=DATA)
     def write_map(self, path: str, offset: int, data: bytes) -> None:
-        seen = self._kernel.look(path, follow=True)
-        privileged = isinstance(seen, Seen) and "s" in seen.mode[1:].lower()
-        if privileged or self._kernel.has_attribute(path, "security.capability"):
-            # What is written through memory reaches our server as any write does, and takes set-id
-            # bits and capabilities away; the kernel's overlayfs lets only write(2) do so.
-            return
         self._both(operations.write_map, path, offset, data, in_place=path)
 
     @rule(path=PATHS, mode=DIRECTORY_MODES, user=USERS)
@@ -442,9 +438,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(path=PATHS, attribute=ATTRIBUTES, user=USERS)
     def removexattr(self, path: str, attribute: tuple[str, bytes], user: int) -> None:
-        if attribute[0].startswith("system.") and not self._kernel.has_attribute(
-            path, attribute[0]
-        ):
+        if self._kernel.is_upper(path) != self._ours.is_upper(path):
             # An ACL that is not there: an upper file's can be removed and a lower one's not, and
             # the kernel's makes an upper file of one that is only opened.
             return

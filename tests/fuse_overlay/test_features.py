@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuse_overlay.operations import CAPABILITY
 from tests.fuse_overlay.support import fill, in_namespace, layers, mounted
 
 _PAGE = mmap.PAGESIZE
@@ -191,6 +192,32 @@ def _mode(path: Path) -> str:
     return subprocess.run(
         ["stat", "-c", "%a", path], check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+@pytest.mark.parametrize("option", ["", ",writeback=0"])
+@in_namespace
+def test_writes_through_a_mapping_leave_set_id_bits_and_capabilities(
+    tmp_path: Path, option: str
+) -> None:
+    low, upper, work = _layers(tmp_path)
+    fill(low, {"low": "low"})
+    with mounted([low], upper, work, tmp_path / "m", option) as m:
+        fill(m, {"new": "new"})
+        for name in ("low", "new"):
+            (m / name).chmod(0o6755)
+            os.setxattr(m / name, "security.capability", CAPABILITY)
+            with open(m / name, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+                mapped[0] = ord("X")
+    for name in ("low", "new"):
+        assert (upper / name).read_text()[0] == "X"
+        assert _mode(upper / name) == "6755"
+        assert os.getxattr(upper / name, "security.capability") == CAPABILITY
+    with mounted([low], upper, work, tmp_path / "m", option) as m:
+        for name in ("low", "new"):
+            with open(m / name, "r+b") as file:
+                file.write(b"Y")
+            assert _mode(m / name) == "755"
+            assert "security.capability" not in os.listxattr(m / name)
 
 
 @in_namespace

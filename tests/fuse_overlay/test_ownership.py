@@ -6,10 +6,12 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fuse_overlay.overlay import Overlay
 from fuse_overlay.ownership import Ownership, parse_ranges
 from tests.fuse_overlay.support import fill, in_namespace, layers, mount_options, mounted
 
@@ -92,6 +94,29 @@ def test_a_user_with_one_id_keeps_owners_and_modes_in_an_attribute(tmp_path: Pat
     value = os.getxattr(upper / "new", "user.containers.override_stat")
     assert value == b"0:0:640"
     assert owner(upper / "raw")[1:] == (os.getuid(), os.getgid())
+
+
+def test_what_cannot_have_the_attribute_has_what_the_file_system_stores_and_says_so(
+    tmp_path: Path,
+) -> None:
+    low, upper, work = layers(tmp_path, "low", "upper", "work")
+    fill(low, {"link": "-> nowhere"})
+    os.mkfifo(low / "fifo", 0o644)
+    uid, gid = os.getuid(), os.getgid()
+    owners = Ownership(attribute="user.containers.override_stat")
+    with closing(Overlay([str(low)], str(upper), str(work), owners=owners)) as overlay:
+        for name, made in (("fifo", 0o4610), ("link", 0o777)):
+            found = overlay.lookup(1, name.encode())
+            assert found is not None
+            with pytest.raises(PermissionError):
+                overlay.setattr(found.number, uid=uid + 1)
+            overlay.setattr(found.number, uid=uid, gid=gid)
+            if name == "fifo":
+                assert overlay.setattr(found.number, mode=made).mode == stat.S_IFIFO | made
+            overlay.rename(1, name.encode(), 1, b"moved-" + name.encode())
+            assert owner(upper / f"moved-{name}") == (oct(made), uid, gid)
+        overlay.mknod(1, b"new", stat.S_IFIFO | 0o640, 0, uid + 1, gid + 1)
+    assert owner(upper / "new") == ("0o640", uid, gid)
 
 
 def test_ranges_that_are_none_are_refused() -> None:
