@@ -1,4 +1,4 @@
-"""Ends what the tests of the overlay share."""
+"""Begins and ends what the tests of the overlay share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fuse_overlay.support import close_user_namespace
+from tests.fuse_overlay.support import MOUNT_OPTIONS, close_user_namespace
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,3 +24,9 @@ def umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(params=["", "server=pyfuse3"], ids=["own", "pyfuse3"])
+def either_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try a test with our own loop and with pyfuse3."""
+    monkeypatch.setenv(MOUNT_OPTIONS, request.param)

@@ -25,6 +25,9 @@ import pytest
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWUSER = 0x10000000
 
+MOUNT_OPTIONS = "RL_TEST_MOUNT_OPTIONS"
+"""The environment variable for options that every mount of ours is to have."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _holder: subprocess.Popen[bytes] | None = None
 
@@ -122,10 +125,9 @@ def mounted(
 ) -> Iterator[Path]:
     """Mount our overlay, in a user namespace; wait at the end until the server is gone."""
     at.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "fuse_overlay", "-o"]
-    subprocess.run(
-        [*command, mount_options(lowers, upper, work) + extra, str(at)], check=True, timeout=60
-    )
+    options = [mount_options(lowers, upper, work) + extra, os.environ.get(MOUNT_OPTIONS, "")]
+    command = [sys.executable, "-m", "fuse_overlay", "-o", ",".join(options), str(at)]
+    subprocess.run(command, check=True, timeout=60)
     try:
         yield at
     finally:

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from fuse_overlay.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from tests.fuse_overlay.support import (
     fill,
@@ -19,6 +21,8 @@ from tests.fuse_overlay.support import (
     tree,
     whiteout,
 )
+
+pytestmark = pytest.mark.usefixtures("either_server")
 
 Operation = Callable[[Path], object]
 

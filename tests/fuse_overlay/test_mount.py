@@ -34,12 +34,15 @@ from tests.fuse_overlay.support import (
 ACL_DEFAULT = "system.posix_acl_default"
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
 
+either_server = pytest.mark.usefixtures("either_server")
+
 
 def _layers(directory: Path) -> tuple[Path, Path, Path]:
     low, upper, work = layers(directory, "low", "upper", "work")
     return low, upper, work
 
 
+@either_server
 @in_namespace
 def test_a_file_opened_before_its_copy_up_shows_later_writes(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -54,6 +57,7 @@ def test_a_file_opened_before_its_copy_up_shows_later_writes(tmp_path: Path) -> 
         mapped.close()
 
 
+@either_server
 @in_namespace
 def test_writes_through_a_shared_mapping_are_read_and_kept(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -71,6 +75,7 @@ def test_writes_through_a_shared_mapping_are_read_and_kept(tmp_path: Path) -> No
     assert (upper / "f").read_bytes()[50_000:50_005] == b"hello"
 
 
+@either_server
 @in_namespace
 def test_appends_of_several_writers_are_all_kept(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -91,6 +96,7 @@ def test_appends_of_several_writers_are_all_kept(tmp_path: Path) -> None:
     assert sorted(lines[1:]) == sorted(f"{w} {n}" for w in range(4) for n in range(100))
 
 
+@either_server
 @in_namespace
 def test_two_processes_may_remove_one_tree(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -117,6 +123,7 @@ def test_a_large_directory_is_listed_whole(tmp_path: Path) -> None:
             assert entry.inode() == os.lstat(entry.path).st_ino
 
 
+@either_server
 @in_namespace
 def test_default_acls_are_inherited_also_over_a_whiteout(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -137,6 +144,7 @@ def test_default_acls_are_inherited_also_over_a_whiteout(tmp_path: Path) -> None
         assert stat.S_IMODE((m / "d/e").stat().st_mode) == 0o770
 
 
+@either_server
 @in_namespace
 def test_acls_are_copied_up_and_decide_on_access(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -170,6 +178,7 @@ def _acl(path: Path) -> str:
     ).stdout
 
 
+@either_server
 @in_namespace
 def test_file_capabilities_are_copied_up_and_end_with_a_write(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -184,6 +193,7 @@ def test_file_capabilities_are_copied_up_and_end_with_a_write(tmp_path: Path) ->
         assert "security.capability" not in os.listxattr(m / "f")
 
 
+@either_server
 @in_namespace
 def test_a_removed_working_directory_answers(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -201,6 +211,7 @@ def test_a_removed_working_directory_answers(tmp_path: Path) -> None:
         os.close(fd)
 
 
+@either_server
 @in_namespace
 def test_an_error_in_one_request_is_not_the_end(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -236,6 +247,7 @@ def test_paths_may_contain_what_separates_options(tmp_path: Path) -> None:
     assert os.listdir(upper) == ["new"]
 
 
+@either_server
 @in_namespace
 def test_a_mount_without_an_upper_directory_is_read_only(tmp_path: Path) -> None:
     one, two = layers(tmp_path, "one", "two")
@@ -267,6 +279,7 @@ def test_the_server_ends_when_it_is_unmounted(tmp_path: Path) -> None:
     assert server.wait(60) == 0
 
 
+@either_server
 @in_namespace
 def test_what_is_mounted_below_stays_when_ours_is_unmounted(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -290,6 +303,7 @@ def test_a_work_directory_elsewhere_is_refused(tmp_path: Path) -> None:
     subprocess.run(["umount", work], check=True)
 
 
+@either_server
 @in_namespace
 def test_layers_on_different_file_systems_merge(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
@@ -319,6 +333,7 @@ def test_sigterm_unmounts_and_ends_the_server(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "m") == []
 
 
+@either_server
 @in_namespace
 def test_a_killed_server_loses_nothing_that_was_written(tmp_path: Path) -> None:
     low, upper, work = _layers(tmp_path)
