@@ -45,6 +45,7 @@ _EXEC: Final = Entry("rootless.cli.execute:execute", "Run a command in a running
 _EVENTS: Final = Entry(
     "rootless.cli.events:events", "Show what happens to containers, images, volumes and networks"
 )
+_CP: Final = Entry("rootless.cli.cp:cp", "Copy files into a container or out of it")
 _TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
@@ -64,6 +65,7 @@ _COMMANDS: Final = {
     "logs": _LOGS,
     "exec": _EXEC,
     "attach": _ATTACH,
+    "cp": _CP,
     "top": _TOP,
     "rename": _RENAME,
     "rm": _RM,
@@ -94,6 +96,7 @@ _SECTIONS: Final = {
             "logs": _LOGS,
             "exec": _EXEC,
             "attach": _ATTACH,
+            "cp": _CP,
             "top": _TOP,
             "rename": _RENAME,
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),

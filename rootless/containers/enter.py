@@ -117,7 +117,7 @@ def begin(
     By the channel come "ready", after which it waits for a go-ahead, and the end of file when the
     command was executed, or else an "error".
     """
-    pidfd = _open_init(container)
+    pidfd = open_init(container)
     channel, theirs = Channel.pair()
     joining = process.fork(
         lambda: _join(wanted, stdio, pidfd, theirs), keep=[pidfd, theirs.fileno(), *stdio]
@@ -127,7 +127,8 @@ def begin(
     return joining, channel
 
 
-def _open_init(container: Container) -> int:
+def open_init(container: Container) -> int:
+    """Return a pidfd of a running container's PID 1; RlError if there is none."""
     init_process = container.state.init
     if container.state.status == "running" and init_process is not None:
         try:

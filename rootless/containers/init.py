@@ -115,7 +115,7 @@ def wait_for_go(channel: Channel) -> None:
 
 
 def _set_up(spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channel: Channel) -> None:
-    root = _mount_root(spec, channel)
+    root = mount_root(spec, channel)
     if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
         loopback.bring_up()
     socket.sethostname(spec["hostname"])
@@ -151,7 +151,7 @@ def leave_keyring() -> None:
             raise
 
 
-def _mount_root(spec: Spec, channel: Channel) -> int:
+def mount_root(spec: Spec, channel: Channel) -> int:
     """Mount the overlay, hand its descriptor to whoever serves it, return the root directory."""
     merged = spec["root"]["path"]
     try:

@@ -40,11 +40,7 @@ def remove_own(root: Path, container_id: str) -> None:
 
 def _discard(root: Path, container: Container, *, volumes: bool) -> None:
     anonymous = list(container.extra.anonymous_volumes) if volumes else []
-    if container.state.started_at:
-        userns.call(_remove_files, root, container.id, anonymous)
-    else:
-        # Nothing in it belongs to anybody else yet.
-        _remove_files(root, container.id, anonymous)
+    userns.call(_remove_files, root, container.id, anonymous)
     announce(container, "destroy")
 
 

@@ -71,6 +71,14 @@ def assemble(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) ->
         _at(root, path, _mask)
 
 
+def mount_host_directories(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) -> None:
+    """Mount only what comes from the host: volumes, directories, and the files made for it."""
+    own = ("/dev/", "/proc/", "/sys/")
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind" and not f"{mount['destination']}/".startswith(own):
+            _mount(root, mount, extra, sources)
+
+
 def _mount(root: int, mount: dict[str, Any], extra: Extra, sources: Mapping[str, int]) -> None:
     target, kind = mount["destination"], mount["type"]
     options = mounts.parse_options(mount["options"])

@@ -14,7 +14,7 @@ from typing import Final
 
 from rootless.errors import RlError
 
-_PAX_XATTR: Final = "SCHILY.xattr."
+PAX_XATTR: Final = "SCHILY.xattr."
 # An image that brought these could rename, hide or redirect entries of other layers.
 _OVERLAY_XATTRS: Final = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
 
@@ -64,7 +64,7 @@ def times(entry: tarfile.TarInfo) -> tuple[int, int]:
 def set_xattrs(target: int | str, entry: tarfile.TarInfo) -> None:
     """Set the extended attributes of a file or directory that an image may decide."""
     for key, value in entry.pax_headers.items():
-        name = key.removeprefix(_PAX_XATTR)
+        name = key.removeprefix(PAX_XATTR)
         if name == key or not is_kept(name):
             continue
         try:

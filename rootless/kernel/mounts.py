@@ -38,7 +38,7 @@ PROPAGATIONS: Final = {
 
 
 # As many as the kernel follows, path_resolution(7).
-_MOST_LINKS: Final = 40
+MOST_LINKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def make_target(root: int, path: str, directory: bool, links: int = 0) -> int:
             flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(name, flags, 0o644, dir_fd=parent_fd))
         except FileExistsError:
-            if links == _MOST_LINKS:
+            if links == MOST_LINKS:
                 raise _dangling(path) from None
             link = os.readlink(name, dir_fd=parent_fd)
             return make_target(root, os.path.join(parent, link), directory, links + 1)

@@ -224,6 +224,13 @@ def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) 
     )
 
 
+def file_system_type(fd: int) -> int:
+    """Return what statfs(2) calls f_type."""
+    words = (ctypes.c_long * 32)()
+    _check(_libc.fstatfs(fd, words))
+    return words[0]
+
+
 def close_range(first: int, last: int) -> None:
     """Close all descriptors from ``first`` to ``last``, both included, Linux 5.9."""
     if first <= last:
