@@ -46,6 +46,10 @@ _EVENTS: Final = Entry(
     "rootless.cli.events:events", "Show what happens to containers, images, volumes and networks"
 )
 _CP: Final = Entry("rootless.cli.cp:cp", "Copy files into a container or out of it")
+_DIFF: Final = Entry("rootless.cli.diff:diff", "Show what a container has changed of its image")
+_EXPORT: Final = Entry(
+    "rootless.cli.export:export", "Write a container's file system to a tar file"
+)
 _TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
@@ -66,6 +70,8 @@ _COMMANDS: Final = {
     "exec": _EXEC,
     "attach": _ATTACH,
     "cp": _CP,
+    "diff": _DIFF,
+    "export": _EXPORT,
     "top": _TOP,
     "rename": _RENAME,
     "rm": _RM,
@@ -97,6 +103,8 @@ _SECTIONS: Final = {
             "exec": _EXEC,
             "attach": _ATTACH,
             "cp": _CP,
+            "diff": _DIFF,
+            "export": _EXPORT,
             "top": _TOP,
             "rename": _RENAME,
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),

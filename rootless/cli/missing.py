@@ -10,8 +10,8 @@ from typing import Final
 
 _COMMANDS: Final = frozenset(
     (
-        "build builder buildx commit compose config context df diff "
-        "export history import load login logout manifest network node pause plugin "
+        "build builder buildx commit compose config context df "
+        "history import load login logout manifest network node pause plugin "
         "port prune push save search secret service stack stats swarm tag "
         "unpause update"
     ).split()
