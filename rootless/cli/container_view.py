@@ -266,7 +266,10 @@ def _host_config(container: Container) -> dict[str, Any]:
             for mount in _mounts(container)
             if mount["Type"] != "tmpfs"
         ],
-        "LogConfig": {"Type": request.get("log_driver", "json-file"), "Config": Map()},
+        "LogConfig": {
+            "Type": request.get("log_driver", "json-file"),
+            "Config": Map(request.get("log_options", {})),
+        },
         "NetworkMode": request["network"],
         "PortBindings": Map(),
         "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.limit},

@@ -21,7 +21,7 @@ _RUN_OPTIONS: Final = frozenset(
         "add-host annotation attach blkio-weight cgroup-parent cgroupns "
         "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems device "
         "dns dns-option dns-search domainname expose gpus group-add ip ip6 ipc "
-        "label-file link log-opt mac-address memory memory-reservation memory-swap "
+        "label-file link mac-address memory memory-reservation memory-swap "
         "network-alias oom-kill-disable oom-score-adj pid pids-limit "
         "publish publish-all runtime shm-size sig-proxy "
         "storage-opt sysctl ulimit userns uts"

@@ -40,6 +40,14 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError):
             pass
 
+    def offer(self, message: dict[str, Any], *fds: int) -> bool:
+        """Send a message only if that needs no waiting; tell whether it was sent."""
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], fds, socket.MSG_DONTWAIT)
+        except OSError:  # no room, too many descriptors under way, or nobody there
+            return False
+        return True
+
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         """Wait for a message; (None, []) when the other end is closed."""
         try:

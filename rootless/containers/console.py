@@ -60,6 +60,7 @@ class Onlooker:
         self.input: Pump | None = None
         self.stdin = -1
         self.waits = owner
+        self.follows = False
 
     def take(self, names: Sequence[str], fds: Sequence[int]) -> None:
         """Take the descriptors that were handed over, one for each name of a stream."""
@@ -68,6 +69,53 @@ class Onlooker:
                 self.stdin = fd
             else:
                 self.sinks[name] = Sink(fd)
+
+    def part(self, exit_code: int, error: str) -> None:
+        """Tell how the container ended, once it has read all; we do not wait for that."""
+        for sink in self.sinks.values():
+            sink.flush()
+        if not self._pending():
+            self._tell(exit_code, error)
+            return
+        kept = [self.channel.fileno(), *(sink.fd for sink in self.sinks.values())]
+        # Nobody's child: we may go on for long, or be gone.
+        process.fork(
+            lambda: int(process.fork(lambda: self._deliver(exit_code, error), keep=kept).pid < 0),
+            keep=kept,
+        ).wait()
+
+    def _pending(self) -> list[Sink]:
+        return [sink for sink in self.sinks.values() if sink.pending]
+
+    def _deliver(self, exit_code: int, error: str) -> int:
+        """Wait until all is read, or the onlooker leaves."""
+        process.restore_signals()
+        while pending := self._pending():
+            ready = wait(
+                {self.channel.fileno(): select.POLLIN}
+                | {sink.fd: select.POLLOUT for sink in pending}
+            )
+            if self.channel.fileno() in ready:
+                message, _ = self.channel.receive()
+                if message is None or "detach" in message:
+                    return 0
+            for sink in pending:
+                if sink.fd in ready and not sink.advance():
+                    sink.pending = b""
+        self._tell(exit_code, error)
+        return 0
+
+    def _tell(self, exit_code: int, error: str) -> None:
+        broken = [sink.error for sink in self.sinks.values() if sink.error]
+        message: dict[str, Any] = {"exit_code": exit_code}
+        if error:
+            message["error"] = error
+        elif broken:
+            message = {
+                "exit_code": RlError.exit_code,
+                "error": f"cannot write the container's output: {broken[0].strerror}",
+            }
+        self.channel.send(message)
 
     def forget_input(self) -> None:
         """Stop reading its input."""
@@ -188,6 +236,9 @@ class Console:
             onlooker.take(message["attach"], fds)
             self._join(onlooker)
             onlooker.channel.send({"attached": True})
+        if "follow" in message:
+            onlooker.follows = True
+            onlooker.channel.send({"following": True})
         if "stop" in message:
             self.stopped = True
         number = message.get("stop") or message.get("signal")
@@ -210,6 +261,12 @@ class Console:
             onlooker.forget_input()
             if onlooker.owner and self._streams is not None:
                 self._streams.end_input()
+
+    def rotated(self, fd: int) -> None:
+        """Give all who follow the log its next file; one who has too many already is let go."""
+        for onlooker in list(self._onlookers):
+            if onlooker.follows and not onlooker.channel.offer({"rotated": True}, fd):
+                self._leave(onlooker, hung_up=False)
 
     def failed(self, sinks: list[Sink]) -> None:
         """Forget sinks that take no more; an owner's is the container's own, which closes too."""
@@ -240,16 +297,6 @@ class Console:
         self.hear_all()
         for onlooker in list(self._onlookers):
             if onlooker.waits:
-                broken = [sink.error for sink in onlooker.sinks.values() if sink.error]
-                message: dict[str, Any] = {"exit_code": exit_code}
-                if error:
-                    message["error"] = error
-                elif broken:
-                    why = broken[0].strerror
-                    message = {
-                        "exit_code": RlError.exit_code,
-                        "error": f"cannot write the container's output: {why}",
-                    }
-                onlooker.channel.send(message)
+                onlooker.part(exit_code, error)
                 self._onlookers.remove(onlooker)
                 onlooker.close()

@@ -7,21 +7,28 @@ the supervisor has ended; it never polls.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from rootless.containers import log
+from rootless.containers.channel import Channel
+from rootless.containers.console import connect
 from rootless.containers.store import Container
 from rootless.containers.streams import wait
+from rootless.errors import RlError
 from rootless.kernel import syscalls
 
 _CHUNK: Final = 1 << 20
+# For a process whose channel is closed to be gone.
+_PATIENCE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,14 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def seek_tail(fd: int, count: int) -> None:
-    """Move to where the last ``count`` lines of the log begin."""
+def seek_tail(fds: Sequence[int], count: int) -> None:
+    """Move in the files of a log, the oldest first, to where its last ``count`` lines begin."""
+    for fd in reversed(fds):
+        count -= _seek_tail(fd, count)
+
+
+def _seek_tail(fd: int, count: int) -> int:
+    """Move to where the last ``count`` lines of a file begin; return how many there are."""
     position = os.fstat(fd).st_size
     wanted = count + 1
     while position > 0 and wanted > 0:
@@ -74,6 +87,7 @@ def seek_tail(fd: int, count: int) -> None:
         if wanted == 0:
             position += at + 1
     os.lseek(fd, position if count else os.fstat(fd).st_size, os.SEEK_SET)
+    return count if wanted <= 0 else count + 1 - wanted
 
 
 def moment(text: str) -> datetime:
@@ -102,40 +116,128 @@ class Selection:
 
 def show(container: Container, wanted: Selection, *, follow: bool, timestamps: bool) -> None:
     """Print a log on our standard streams; with ``follow``, until the container has ended."""
-    try:
-        fd = os.open(log.path(container.path), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
     printer = _Printer(wanted, timestamps)
-    # Watched before it is read, so that nothing that comes in between is missed.
-    watch = syscalls.inotify_init()
-    syscalls.inotify_add_watch(watch, f"/proc/self/fd/{fd}", syscalls.IN_MODIFY)
-    supervisor = _open_supervisor(container) if follow and container.active else -1
+    # Asked before the files are opened, so that none that comes in between is missed.
+    news = _News.of(container) if follow and container.active else None
+    fds = _open(log.path(container.path))
     if wanted.tail is not None:
-        seek_tail(fd, wanted.tail)
+        seek_tail(fds, wanted.tail)
+    for fd in fds[:-1]:
+        printer.show_all(fd, bytearray())
+        os.close(fd)
+    if news is not None:
+        _follow(fds[-1:], news, printer, wanted.until)
+    elif fds:
+        printer.show_all(fds[-1], bytearray())
+
+
+def _open(file: Path) -> list[int]:
+    """Open all files of a log as they are at one moment, the oldest first."""
+    while True:
+        fds: list[int] = []
+        for number in itertools.count():
+            try:
+                fds.append(os.open(log.older(file, number), os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                # A kill between two renames leaves one gap.
+                if number and not log.older(file, number + 1).exists():
+                    break
+        if not fds or _has_name(fds[0], file):
+            return fds[::-1]
+        # It was renamed meanwhile: some are here twice, or not at all.
+        for fd in fds:
+            os.close(fd)
+
+
+def _has_name(fd: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _follow(fds: list[int], news: _News, printer: _Printer, until: datetime | None) -> None:
+    """Print what comes, file after file; nothing comes to one after the next was announced."""
+    watch = syscalls.inotify_init()
     rest = bytearray()
     while True:
-        for record in records(fd, rest):
-            printer.show(record)
-        printer.flush()
-        if supervisor < 0:
-            return
-        ready = wait({watch: select.POLLIN, supervisor: select.POLLIN})
-        if watch in ready:
-            os.read(watch, _CHUNK)
-        if supervisor in ready:
-            # Once more: it wrote until its end.
-            supervisor = -1
+        if fds:
+            # Watched before it is read.
+            syscalls.inotify_add_watch(watch, f"/proc/self/fd/{fds[0]}", syscalls.IN_MODIFY)
+        while True:
+            announced = news.take(fds)
+            if fds:
+                printer.show_all(fds[0], rest)
+            if announced or news.ended:
+                break
+            seconds = (until - datetime.now(UTC)).total_seconds() if until else None
+            if seconds is not None and seconds <= 0:
+                return
+            if watch in wait({watch: select.POLLIN, news.fileno(): select.POLLIN}, seconds):
+                os.read(watch, _CHUNK)
+        if announced:
+            for fd in fds:
+                os.close(fd)
+            fds[:] = [announced]
+            rest.clear()
+        else:
+            break
+    if not news.has_ended():
+        raise RlError("the log was written faster than it was read: lines are missing from here on")
 
 
-def _open_supervisor(container: Container) -> int:
-    known = container.state.supervisor
-    if known is None or not known.alive():
-        return -1
-    try:
-        return os.pidfd_open(known.pid)
-    except ProcessLookupError:
-        return -1
+class _News:
+    """What the supervisor tells of a log: which files took its name, in order, and its end."""
+
+    def __init__(self, channel: Channel, supervisor: int) -> None:
+        self._channel = channel
+        self._supervisor = supervisor
+        self.ended = False
+
+    @classmethod
+    def of(cls, container: Container) -> _News | None:
+        """Ask the supervisor of a container, as soon as it listens; None if it has ended."""
+        supervisor = container.state.supervisor
+        watch = syscalls.inotify_init()
+        try:
+            syscalls.inotify_add_watch(watch, str(container.path), syscalls.IN_CREATE)
+            while supervisor is not None and supervisor.alive():
+                pidfd = os.pidfd_open(supervisor.pid)
+                channel = connect(container.path)
+                if channel is not None:
+                    channel.send({"follow": True})
+                    channel.receive()
+                    return cls(channel, pidfd)
+                if watch in wait({watch: select.POLLIN, pidfd: select.POLLIN}):
+                    os.read(watch, _CHUNK)
+                os.close(pidfd)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        finally:
+            os.close(watch)
+        return None
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._channel.fileno()
+
+    def take(self, known: Sequence[int]) -> int:
+        """Return a descriptor of the next file, if there is one that is not ``known``, or 0."""
+        while not self.ended and wait({self.fileno(): select.POLLIN}, 0):
+            message, fds = self._channel.receive()
+            self.ended = message is None
+            for fd in fds:
+                # A description of our own: where it is read is nobody else's affair.
+                own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+                os.close(fd)
+                if not any(os.path.samestat(os.fstat(own), os.fstat(other)) for other in known):
+                    return own
+                os.close(own)
+        return 0
+
+    def has_ended(self) -> bool:
+        """Tell whether the supervisor has: otherwise it has let us go, for we were too slow."""
+        return bool(wait({self._supervisor: select.POLLIN}, _PATIENCE_SECONDS))
 
 
 class _Printer:
@@ -146,6 +248,12 @@ class _Printer:
         self._timestamps = timestamps
         self._streams = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
         self._inside: set[str] = set()
+
+    def show_all(self, fd: int, rest: bytearray) -> None:
+        """Print what was appended to a file since the last call."""
+        for record in records(fd, rest):
+            self.show(record)
+        self.flush()
 
     def show(self, record: Record) -> None:
         """Print a record if it is wanted."""

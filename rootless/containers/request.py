@@ -69,6 +69,7 @@ class Request:
     stop_timeout: int | None = None
     restart: str = "no"
     log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
 
 

@@ -19,6 +19,8 @@ from typing import Final
 from rootless.containers import log
 
 _CHUNK: Final = 65536
+# More than the kernel keeps of what was written to a terminal.
+_LARGEST_TERMINAL: Final = 1 << 20
 
 
 class Sink:
@@ -47,6 +49,12 @@ class Sink:
             return False
         self.pending = self.pending[written:]
         return True
+
+    def flush(self) -> None:
+        """Write of what is pending as much as is taken at once."""
+        while self.pending and wait({self.fd: select.POLLOUT}, 0):
+            if not self.advance():
+                self.pending = b""
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -122,17 +130,24 @@ class Output:
     def read(self, writer: log.Writer | None) -> bool:
         """Read what is there; False at the end."""
         try:
-            data = os.read(self.source, _CHUNK)
+            return bool(self.take(writer))
         except BlockingIOError:
             return True
+
+    def take(self, writer: log.Writer | None) -> bytes:
+        """Read some, for the log and the sinks, and return it; b"" at the end."""
+        try:
+            data = os.read(self.source, _CHUNK)
+        except BlockingIOError:
+            raise
         except OSError:
             # EIO: the last process that had the terminal is gone.
-            return False
+            return b""
         if writer is not None:
             writer.write(self.name, data)
         for sink in self.sinks:
-            sink.pending = data
-        return bool(data)
+            sink.pending += data
+        return data
 
 
 class Streams:
@@ -205,6 +220,21 @@ class Streams:
                 self.end(output)
         return failed
 
+    def drain(self) -> None:
+        """Take what the container has written by its end, without waiting for anybody.
+
+        It is in the log and pending in the sinks afterwards. No more than a pipe holds: a
+        process elsewhere may have been given the other end, and write for ever.
+        """
+        for output in list(self.outputs):
+            rest = _capacity(output.source)
+            while rest > 0 and wait({output.source: select.POLLIN}, 0):
+                data = output.take(self._writer)
+                if not data:
+                    break
+                rest -= len(data)
+            self.end(output)
+
     def end(self, output: Output) -> None:
         """Forget an output; the container learns of it when it writes to what is closed here."""
         if output in self.outputs:
@@ -229,6 +259,14 @@ class Streams:
         for output in list(self.outputs):
             self.end(output)
         self.end_input()
+
+
+def _capacity(source: int) -> int:
+    """Return how much can have been written and not been read."""
+    try:
+        return fcntl.fcntl(source, fcntl.F_GETPIPE_SZ) + _CHUNK
+    except OSError:
+        return _LARGEST_TERMINAL
 
 
 def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:

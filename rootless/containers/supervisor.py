@@ -181,7 +181,7 @@ class _Supervisor:
     def _run(self, server: Server) -> int:
         spec, path = self._container.config, self._container.path
         request = self._container.extra.request
-        writer = log.Writer(log.path(path)) if self._logging else None
+        writer = self._open_log(path) if self._logging else None
         streams = Streams(
             terminal=request["terminal"], interactive=request["interactive"], writer=writer
         )
@@ -216,26 +216,32 @@ class _Supervisor:
             with contextlib.ExitStack() as stack:
                 return self._carry(streams, start, stack)
 
-    def _carry(self, streams: Streams, start: _Start, stack: contextlib.ExitStack) -> int:
-        """Carry the streams until PID 1 has ended and all it wrote is out; return its exit code.
+    def _open_log(self, path: Path) -> log.Writer:
+        limits = log.Limits.parse(self._container.extra.request.get("log_options", {}))
+        return log.Writer(log.path(path), limits, self._console.rotated)
 
-        The end is recorded when it comes, also if somebody is slow to read the rest.
+    def _carry(self, streams: Streams, start: _Start, stack: contextlib.ExitStack) -> int:
+        """Carry the streams until PID 1 has ended, and return its exit code.
+
+        What it wrote last is in the log then, but may still be on the way to whoever reads it.
         """
         child, channel, console = start.child, start.channel, self._console
         executing = True
         monitor: Monitor | None = None
         failure: RlError | None = None
-        while child.running or streams.outputs:
+        while child.running:
             interests = streams.interests()
             for fd, events in console.interests().items():
                 interests[fd] = interests.get(fd, 0) | events
-            if child.running:
-                interests |= {child.pidfd: select.POLLIN} | start.server.watched()
+            interests |= {child.pidfd: select.POLLIN} | start.server.watched()
             if executing:
                 interests[channel.fileno()] = select.POLLIN
             if monitor is not None:
                 interests |= monitor.interests()
             ready = wait(interests, monitor.seconds() if monitor is not None else None)
+            if executing and child.pidfd in ready:
+                # What it said before it ended comes first.
+                ready |= wait({channel.fileno(): select.POLLIN}, 0)
             try:
                 if executing and channel.fileno() in ready:
                     # The end of file says that the command was executed.
@@ -257,9 +263,9 @@ class _Supervisor:
             console.advance(ready)
             if monitor is not None:
                 monitor.advance(ready)
-            if child.running and child.pidfd in ready:
+            if child.pidfd in ready:
                 child.wait()
-                monitor = None
+                streams.drain()
                 # Whoever stopped it had said so before.
                 console.hear_all()
                 console.run_ended()

@@ -266,6 +266,11 @@ def test_idle_container_costs_little_memory_and_no_time(rl: Rl) -> None:
         supervisors = [process_of(rl, name, "supervisor") for name in (one, two)]
         for pid in supervisors:
             assert pss(pid) < 12_000
-        calm = list(map(wakeups, supervisors))
-        time.sleep(1)
-        assert list(map(wakeups, supervisors)) == calm
+        # What the start left to do may come a moment later; then nothing does.
+        for _ in range(10):
+            calm = list(map(wakeups, supervisors))
+            time.sleep(1)
+            if list(map(wakeups, supervisors)) == calm:
+                break
+        else:
+            pytest.fail("they are never at rest")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,12 +71,85 @@ def test_record_that_a_kill_cut_off_harms_no_other(tmp_path: Path) -> None:
     assert [record.data for record in read_back(file)] == [b"first\n", b"third\n"]
 
 
-def test_full_disk_ends_no_container_and_tears_no_record(tmp_path: Path) -> None:
+def test_full_disk_ends_no_container_and_what_is_lost_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "log"
-    file.symlink_to("/dev/full")
     writer = log.Writer(file)
-    writer.write("stdout", b"lost\n")
+    writer.write("stdout", b"first\n")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Room for one more record and a part of the next: Python ignores the signal.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size * 2 + 20, hard))
+    try:
+        writer.write("stdout", b"secnd\n2\n3\n")
+        writer.write("stdout", b"4\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    writer.write("stderr", b"last\n")
+    writer.write("stderr", b"end\n")
     writer.close()
+    assert [record.data for record in read_back(file)] == [
+        b"first\n", b"secnd\n", b"rl: 3 lines of the log could not be written: File too large\n",
+        b"last\n", b"end\n",
+    ]  # fmt: skip
+    assert capsys.readouterr().err.count("the log cannot be written") == 1
+
+
+def files_of(file: Path, count: int) -> list[Path]:
+    return [older for number in range(count) if (older := log.older(file, number)).exists()][::-1]
+
+
+@pytest.mark.parametrize("files", [1, 2, 4])
+def test_log_is_bounded_and_keeps_what_came_last(tmp_path: Path, files: int) -> None:
+    file = tmp_path / "log"
+    writer = log.Writer(file, log.Limits(2000, files))
+    lines = [b"%d\n" % number for number in range(500)]
+    writer.write("stdout", b"".join(lines[:300]))
+    for line in lines[300:]:
+        writer.write("stdout", line)
+    writer.close()
+    kept = files_of(file, 10)
+    assert len(kept) == files
+    assert all(2000 <= part.stat().st_size < 2100 for part in kept[:-1])
+    found = [record.data for part in kept for record in read_back(part)]
+    assert found == lines[-len(found) :]
+    assert len(found) > 15 * files
+
+
+def test_log_goes_on_where_a_supervisor_left_it(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    for number in range(40):
+        writer = log.Writer(file, log.Limits(500, 3))
+        writer.write("stdout", b"%d\n" % number)
+        writer.close()
+    found = [record.data for part in files_of(file, 9) for record in read_back(part)]
+    assert len(files_of(file, 9)) == 3
+    assert found == [b"%d\n" % number for number in range(40 - len(found), 40)]
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ({}, log.Limits(None, 1)),
+        ({"max-size": "10m", "max-file": "3"}, log.Limits(10_000_000, 3)),
+        ({"max-size": "1.5kB"}, log.Limits(1500, 1)),
+        ({"max-size": "2G"}, log.Limits(2_000_000_000, 1)),
+    ],
+)
+def test_limits_are_written_as_in_docker(options: dict[str, str], limits: log.Limits) -> None:
+    assert log.Limits.parse(options) == limits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max-size": "big"}, {"max-size": "-1"}, {"max-size": "0"}, {"max-size": "infm"},
+        {"max-file": "2"}, {"max-size": "1m", "max-file": "0"}, {"tag": "x"},
+    ],
+)  # fmt: skip
+def test_limits_that_make_no_sense_are_an_error(options: dict[str, str]) -> None:
+    with pytest.raises(RlError):
+        log.Limits.parse(options)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
@@ -83,10 +158,25 @@ def test_tail_begins_at_a_line(tmp_path: Path, count: int) -> None:
     writer.write("stdout", b"1\n2\n3\n")
     writer.close()
     fd = os.open(tmp_path / "log", os.O_RDONLY)
-    logview.seek_tail(fd, count)
+    logview.seek_tail([fd], count)
     found = [record.data for record in logview.records(fd, bytearray())]
     os.close(fd)
     assert found == [b"1\n", b"2\n", b"3\n"][max(0, 3 - count) :]
+
+
+@pytest.mark.parametrize("count", range(9))
+def test_tail_goes_back_through_older_files(tmp_path: Path, count: int) -> None:
+    file = tmp_path / "log"
+    for number, lines in ((2, b"1\n2\n3\n"), (1, b"4\n"), (0, b"5\n6\n")):
+        writer = log.Writer(log.older(file, number))
+        writer.write("stdout", lines)
+        writer.close()
+    fds = [os.open(part, os.O_RDONLY) for part in files_of(file, 3)]
+    logview.seek_tail(fds, count)
+    found = [record.data for fd in fds for record in logview.records(fd, bytearray())]
+    assert found == [b"%d\n" % number for number in range(1, 7)][max(0, 6 - count) :]
+    for fd in fds:
+        os.close(fd)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +262,38 @@ def test_log_keeps_every_line_that_was_written_before_a_kill(rl: Rl) -> None:
     assert seen == [b"%d\n" % number for number in range(1, len(seen) + 1)]
     assert rl("logs", "cut").stdout.encode() == b"".join(seen)
     rl("rm", "-f", "cut")
+
+
+@pytest.mark.parametrize("files", ["1", "3"])
+def test_follower_loses_and_tears_nothing_when_the_log_is_replaced(rl: Rl, files: str) -> None:
+    options = ("--log-opt", "max-size=100k", "--log-opt", f"max-file={files}")
+    # It waits for the follower, who has to see all of it, and then writes as fast as it can.
+    script = "read go; seq 1 60000"
+    rl("run", "-d", "-i", "--name", "turned", *options, "alpine", "sh", "-c", script)
+    with rl.start("logs", "-f", "turned", stdout=subprocess.PIPE) as follow:
+        while "inotify" not in str(links(follow.pid)):
+            time.sleep(0.02)
+        rl("attach", "turned", input="go\n")
+        assert follow.stdout is not None
+        lines = follow.stdout.read().split()
+    assert follow.returncode == 0
+    assert lines == [b"%d" % number for number in range(1, 60001)]
+    kept = files_of(inspect_log_path(rl, "turned"), 9)
+    assert len(kept) == int(files)
+    assert all(part.stat().st_size < 101_000 for part in kept)
+    shown = rl("logs", "turned").stdout.split()
+    assert shown == [str(number) for number in range(60001 - len(shown), 60001)]
+    assert rl("logs", "-n", "1500", "turned").stdout.split() == shown[-1500:]
+    config = rl("inspect", "-f", "{{json .HostConfig.LogConfig}}", "turned").stdout
+    assert json.loads(config)["Config"] == {"max-size": "100k", "max-file": files}
+    rl("rm", "turned")
+
+
+def links(pid: int) -> list[str]:
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+def test_follower_stops_at_a_time(rl: Rl) -> None:
+    rl("run", "-d", "--name", "timed", "alpine", "sh", "-c", "echo up; sleep 1000")
+    assert rl("logs", "-f", "--since", "1h", "--until", "0s", "timed", timeout=60).stdout == "up\n"
+    rl("rm", "-f", "timed")

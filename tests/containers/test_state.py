@@ -153,6 +153,26 @@ def test_end_is_seen_though_nobody_reads_the_output(rl: Rl) -> None:
     rl("rm", "unread")
 
 
+@pytest.mark.parametrize("command", [["stop", "-t", "0"], ["restart", "-t", "0"], ["rm", "-f"]])
+def test_reader_that_stalls_delays_nobody(rl: Rl, command: list[str]) -> None:
+    script = "echo up; exec yes"
+    with rl.start(
+        "run", "--name", "stalled", "alpine", "sh", "-c", script, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == b"up\n"
+        rl(*command, "stalled")
+        if command[0] == "stop":
+            assert state_of(rl, "stalled")["Status"] == "exited"
+            rl("rm", "stalled")
+        rl("rm", "-f", "stalled")
+        # It gets all of it all the same.
+        rest = process.stdout.read()
+        assert len(rest) > 65536
+        assert rest == b"y\n" * (len(rest) // 2)
+        assert process.wait(30) == 137
+
+
 def test_stopped_supervisor_does_not_make_a_dead_container_live(rl: Rl) -> None:
     with running(rl, "frozen", "sh", "-c", "echo up; sleep 0.5") as process:
         supervisor = supervisor_of(rl, "frozen")

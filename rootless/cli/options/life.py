@@ -39,11 +39,15 @@ options = together(
         show_default=True,
         help="Whether what it prints is kept for rl logs.",
     ),
+    click.option(
+        "--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size=10m, max-file=3."
+    ),
 )
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields; RlError where the options contradict each other."""
+    from rootless.containers import log
     from rootless.containers.restart import Policy
     from rootless.containers.stop import parse_signal
 
@@ -52,7 +56,10 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
         raise RlError("--restart and --rm contradict each other")
     kept = ("name", "auto_remove", "init", "stop_signal", "stop_timeout", "restart", "log_driver")
+    log_options = dict(item.partition("=")[::2] for item in values["log_opt"])
+    log.Limits.parse(log_options)
     return {
         **{name: values[name] for name in kept},
+        "log_options": log_options,
         "labels": dict(item.partition("=")[::2] for item in values["label"]),
     }
