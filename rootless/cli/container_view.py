@@ -17,11 +17,11 @@ from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
 from rootless.containers import log
 from rootless.containers.annotation import STOP_SIGNAL
+from rootless.containers.request import PROPAGATIONS
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
 from rootless.errors import RlError
 from rootless.images.reference import Reference
-from rootless.kernel.mounts import PROPAGATIONS
 
 TITLES: Final = {
     "ID": "CONTAINER ID",
@@ -312,7 +312,7 @@ def _mounts(container: Container) -> Iterator[dict[str, Any]]:
         volume = extra.volumes.get(target)
         if volume is None and target not in asked:
             continue
-        propagation = [option for option in options if option.removeprefix("r") in PROPAGATIONS]
+        propagation = [option for option in options if option in PROPAGATIONS]
         yield {
             "Type": "volume" if volume else mount["type"],
             **({"Name": volume} if volume else {}),

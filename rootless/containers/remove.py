@@ -40,7 +40,15 @@ def remove_own(root: Path, container_id: str) -> None:
 
 def _discard(root: Path, container: Container, *, volumes: bool) -> None:
     anonymous = list(container.extra.anonymous_volumes) if volumes else []
-    userns.call(_remove_files, root, container.id, anonymous)
+    in_namespace = bool(anonymous)
+    if not in_namespace:
+        try:
+            # Mostly all of it is the user's own: what the container's root wrote.
+            _remove_files(root, container.id, [])
+        except PermissionError:
+            in_namespace = True
+    if in_namespace:
+        userns.call(_remove_files, root, container.id, anonymous)
     announce(container, "destroy")
 
 

@@ -20,10 +20,10 @@ from rootless.errors import RlError
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_REST: Final = _NAME_FIRST | frozenset("_.-")
 
-_PROPAGATIONS: Final = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
+PROPAGATIONS: Final = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _VOLUME_OPTIONS: Final = frozenset(
     "ro rw nocopy bind rbind U suid nosuid dev nodev exec noexec".split()
-).union(_PROPAGATIONS)
+).union(PROPAGATIONS)
 # Labels for SELinux, and what Docker asks of other systems: they mean nothing here.
 _IGNORED: Final = frozenset(("z", "Z", "consistent", "cached", "delegated"))
 
@@ -116,7 +116,7 @@ def parse_mount(text: str) -> Mount:
                 options.append("ro")
             case "readonly" | "ro":
                 pass
-            case "bind-propagation" if value in _PROPAGATIONS:
+            case "bind-propagation" if value in PROPAGATIONS:
                 options.append(value)
             case "u" | "chown":
                 options += ["U"] if _truth(value, given, text) else []

@@ -228,16 +228,17 @@ class ContainerStore:
         return replace(container, state=state)
 
     def remove(self, container_id: str) -> None:
-        """Remove a container that does not run; must be root of the user's namespace.
+        """Remove a container that does not run.
 
-        Its anonymous volumes stay: they are the caller's decision.
+        PermissionError for files of subordinate ids, unless this process is root of the
+        user's namespace; it may be called again then. Its anonymous volumes stay: they are
+        the caller's decision.
         """
         doomed = self.root / "tmp" / f"container-{container_id}"
         doomed.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
+        # It may be gone half by now: what belongs to other ids takes a second attempt.
+        with contextlib.suppress(FileNotFoundError):
             self.path(container_id).rename(doomed)
-        except FileNotFoundError:
-            return
         remove_tree(doomed)
 
     def _read_config(self, container_id: str) -> Spec:
