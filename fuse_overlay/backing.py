@@ -149,7 +149,7 @@ class Backing:
     def close_data(self, file: File) -> None:
         """Close what `data` gave for a file, if it is open."""
         if file.fd >= 0:
-            if file.late:
+            if file.late and file.descriptor < 0:  # it has a name
                 self._set_late_time(file)
             del self._open[file]
             os.close(file.fd)
@@ -191,8 +191,11 @@ class Backing:
         file.late = True
 
     def _set_late_time(self, file: File) -> None:
-        set_times(file.fd, None, file.mtime, follow=True)
         file.late = False
+        try:
+            set_times(file.fd, None, file.mtime, follow=True)
+        except OSError:
+            pass  # nobody has asked for it just now
 
     # Extended attributes
 

@@ -332,6 +332,7 @@ class Changes:
         self._backing.discard_fds(directory)
         self._inodes.detach(directory, directory.parent, directory.name)
         directory.removed = True
+        directory.attributes = None
         directory.descriptor = kept
         self._inodes.drop_unused(directory)
 

@@ -95,6 +95,7 @@ class Copier:
                 self._work.remove(temporary)
             self._book(directory.parent, directory.name, Kind.DIRECTORY)
             directory.in_upper = True
+            directory.attributes = None
             directory.charged = self._backing.status(directory).st_blocks
             self._tree.appeared(directory)
             self._tree.changed(directory.parent)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from fuse_overlay.attributes import Attributes
 from fuse_overlay.merge import UPPER, Kind
 
 ROOT_NUMBER: Final = 1
@@ -51,10 +52,12 @@ class Directory(Inode):
     a lower part is never moved without first being copied up whole.
     `upper_names` and `lower_names` are None until they are read (see `Tree.names`). `listing` is
     what readdir shows (see `Tree.listing`), None for a name that was removed; `positions` says
-    where in it each name is.
+    where in it each name is. `attributes` are those of a directory without an upper one, which do
+    not change, once somebody has asked.
     """
 
     __slots__ = (
+        "attributes",
         "children",
         "in_upper",
         "listing",
@@ -91,6 +94,7 @@ class Directory(Inode):
         self.listing_start = 0
         self.positions: dict[bytes, int] = {}
         self.removed = False
+        self.attributes: Attributes | None = None
 
     def set_upper(self, name: bytes, kind: Kind | None) -> None:
         """Book that the upper directory has something else under a name, or nothing (None)."""

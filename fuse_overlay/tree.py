@@ -312,13 +312,18 @@ class Tree:
 
     def attributes(self, inode: Inode, status: os.stat_result | None = None) -> Attributes:
         if status is None:
+            if isinstance(inode, Directory) and inode.attributes is not None:
+                return inode.attributes
             status = self.backing.status(inode)
         if self.owners is None:
             mode, uid, gid = status.st_mode, status.st_uid, status.st_gid
         else:
             path, follow = self.backing.path(inode)
             mode, uid, gid = self.owners.shown(status, path, follow=follow)
-        return Attributes(inode.number, mode, self.links(inode, status), uid, gid, status)
+        shown = Attributes(inode.number, mode, self.links(inode, status), uid, gid, status)
+        if isinstance(inode, Directory) and not inode.in_upper:
+            inode.attributes = shown
+        return shown
 
     # The disk limit
 
