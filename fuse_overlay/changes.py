@@ -316,6 +316,7 @@ class Changes:
             if file.link_key is not None:
                 self._links.remove(file.link_key)
                 file.link_key = None
+            self._inodes.release_number(status)
         elif file.names or file.link_key is not None:
             os.close(kept)
             kept = -1

@@ -121,6 +121,8 @@ class Copier:
             elif file.descriptor >= 0:
                 os.close(file.descriptor)
                 file.descriptor = -1
+            if not stat.S_ISREG(file.type):
+                self._inodes.keep_number(os.fstat(copy), file.number)
         finally:
             self._work.remove(temporary)
             os.close(copy)

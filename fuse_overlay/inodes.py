@@ -17,6 +17,8 @@ ROOT_NUMBER: Final = 1
 _SPARE: Final = 1 << 62
 """Numbers from here on are given to those whose own is taken."""
 
+_KEPT: Final = 10_000
+
 Key = tuple[int, int, int]
 """A backing file: layer index, device, inode number."""
 
@@ -183,6 +185,7 @@ class InodeTable:
         self._by_key: dict[Key, File] = {}
         self._devices: dict[int, int] = {}
         self._spare: Iterator[int] = itertools.count(_SPARE)
+        self._kept: dict[tuple[int, int], int] = {}
 
     def __getitem__(self, number: int) -> Inode:
         return self._inodes[number]
@@ -198,12 +201,25 @@ class InodeTable:
 
         `number`: the one that is written on the file.
         """
+        number = self._kept.get((status.st_dev, status.st_ino), number)
         if number is None:
             self.know_device(status.st_dev)
             device = self._devices[status.st_dev]
             number = _SPARE if status.st_ino >> 48 else device << 48 | status.st_ino
         free = number not in self._inodes and ROOT_NUMBER < number < _SPARE
         return number if free else next(self._spare)
+
+    def keep_number(self, status: os.stat_result, number: int) -> None:
+        """Show a backing file that its number cannot be written on under that number, also after it
+        was forgotten. Of very many, only the last ones.
+        """
+        self._kept[status.st_dev, status.st_ino] = number
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def release_number(self, status: os.stat_result) -> None:
+        """The backing file is gone: its inode number may come back as another file's."""
+        self._kept.pop((status.st_dev, status.st_ino), None)
 
     def know_device(self, device: int) -> None:
         """Give a file system its part of the numbers; the order decides which."""

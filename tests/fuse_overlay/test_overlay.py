@@ -173,16 +173,19 @@ def test_without_an_upper_directory_every_change_is_refused(made: Made) -> None:
 
 
 def test_inode_numbers_survive_copy_up_and_being_forgotten(made: Made) -> None:
-    fill(made.bottom, {"d/f": "low", "d/e/": ""})
+    fill(made.bottom, {"d/f": "low", "d/e/": "", "d/l": "-> x"})
+    os.mkfifo(made.bottom / "d/p")
     fill(made.top, {"d/": ""})
+    paths = ("d", "d/f", "d/e", "d/l", "d/p")
     with made.overlay() as overlay:
-        before = [look(overlay, path).number for path in ("d", "d/f", "d/e")]
+        before = [look(overlay, path).number for path in paths]
         write(overlay, before[1], b"x")
-        overlay.setattr(before[2], mode=0o700)
-        assert [look(overlay, path).number for path in ("d", "d/f", "d/e")] == before
+        for number in before[2:]:
+            overlay.setattr(number, mtime_ns=1)
+        assert [look(overlay, path).number for path in paths] == before
         for number in reversed(before):
             overlay.forget(number, 99)
-        assert [look(overlay, path).number for path in ("d", "d/f", "d/e")] == before
+        assert [look(overlay, path).number for path in paths] == before
 
 
 def test_a_new_file_never_gets_the_number_of_one_that_is_still_known(made: Made) -> None:
