@@ -89,10 +89,11 @@ class Connection:
             raise OSError(errno.EPROTO, "the kernel's FUSE is too old: Linux 5.13 is needed")
         self._reply(unique, answer)
 
-    def serve(self, watched: Mapping[int, Callable[[], None]] | None = None) -> bool:
+    def serve(self, watched: Mapping[int, Callable[[], bool]] | None = None) -> bool:
         """Answer requests until the file system is unmounted (True) or `stop` is called (False).
 
-        When one of the `watched` descriptors becomes readable, its function is called, once.
+        When one of the `watched` descriptors becomes readable, its function is called; it returns
+        whether to go on watching.
         """
         watched = dict(watched or {})
         poll = select.poll()
@@ -152,14 +153,14 @@ class Connection:
         elif self._late:
             self._handle(*self._late.popleft(), last=True)
 
-    def _sleep(self, poll: select.poll, watched: dict[int, Callable[[], None]]) -> None:
+    def _sleep(self, poll: select.poll, watched: dict[int, Callable[[], bool]]) -> None:
         """Wait until something comes."""
         for fd, _ in poll.poll():
             if fd == self._wake:
                 os.eventfd_read(self._wake)
-            elif fd in watched:
+            elif fd in watched and not watched[fd]():
                 poll.unregister(fd)
-                watched.pop(fd)()
+                del watched[fd]
 
     def _handle(
         self,

@@ -97,6 +97,11 @@ class Overlay:
         """Whether there is a disk limit, which every write has to meet at once."""
         return self._tree.quota is not None
 
+    def limit(self, size: int | None, inodes: int | None) -> None:
+        """Change the disk limit of an overlay that began with one."""
+        assert self._tree.quota is not None
+        self._tree.quota.limit(size, inodes)
+
     def close(self) -> None:
         """Close everything. The upper directory needs nothing more to be complete."""
         self._jobs.close()

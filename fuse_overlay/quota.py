@@ -36,13 +36,17 @@ class Quota:
     """
 
     def __init__(self, size: int | None, inodes: int | None, upper: int, links: int) -> None:
-        self._limit = None if size is None else size // _SECTOR
-        self._inode_limit = inodes
+        self.limit(size, inodes)
         self.block = os.fstatvfs(upper).f_frsize
         self._per_block = self.block // _SECTOR
         seen = {_key(os.fstat(links))}
         self._used = _scan(upper, seen) + _scan(links, seen)
         self._inodes = len(seen) - 1
+
+    def limit(self, size: int | None, inodes: int | None) -> None:
+        """Allow so much from now on, perhaps less than is used already."""
+        self._limit = None if size is None else size // _SECTOR
+        self._inode_limit = inodes
 
     def take(self, sectors: int, inodes: int) -> None:
         """Count what is about to be used. Raises LimitReached if it is more than is left."""

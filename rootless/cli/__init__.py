@@ -36,6 +36,7 @@ _RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
 _STOP: Final = Entry("rootless.cli.stop:stop", "Stop containers")
 _KILL: Final = Entry("rootless.cli.kill:kill", "Send a signal to containers")
 _RESTART: Final = Entry("rootless.cli.restart:restart", "Stop containers and start them again")
+_UPDATE: Final = Entry("rootless.cli.update:update", "Change the limits of containers")
 _WAIT: Final = Entry(
     "rootless.cli.wait:wait", "Wait for containers to end, and print their exit codes"
 )
@@ -65,6 +66,7 @@ _COMMANDS: Final = {
     "stop": _STOP,
     "kill": _KILL,
     "restart": _RESTART,
+    "update": _UPDATE,
     "wait": _WAIT,
     "logs": _LOGS,
     "exec": _EXEC,
@@ -98,6 +100,7 @@ _SECTIONS: Final = {
             "stop": _STOP,
             "kill": _KILL,
             "restart": _RESTART,
+            "update": _UPDATE,
             "wait": _WAIT,
             "logs": _LOGS,
             "exec": _EXEC,

@@ -15,7 +15,7 @@ from rootless.cli.output import Row, label_method, label_text, label_title, shor
 from rootless.cli.template import Map
 from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
-from rootless.containers import log
+from rootless.containers import disk, log
 from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.request import PROPAGATIONS
 from rootless.containers.restart import Policy
@@ -287,6 +287,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Privileged": isolation.get("privileged", False),
         "PublishAllPorts": False,
         "ReadonlyRootfs": spec["root"]["readonly"],
+        "StorageOpt": Map(disk.describe(disk.of(container))),
         "SecurityOpt": isolation.get("security_opt", []),
         "Tmpfs": Map(
             {

@@ -13,7 +13,7 @@ _COMMANDS: Final = frozenset(
         "build builder buildx commit compose config context df "
         "history import load login logout manifest network node pause plugin "
         "port prune push save search secret service stack stats swarm tag "
-        "unpause update"
+        "unpause"
     ).split()
 )
 _RUN_OPTIONS: Final = frozenset(
@@ -24,7 +24,7 @@ _RUN_OPTIONS: Final = frozenset(
         "label-file link mac-address memory memory-reservation memory-swap "
         "network-alias oom-kill-disable oom-score-adj pid pids-limit "
         "publish publish-all runtime shm-size sig-proxy "
-        "storage-opt sysctl ulimit userns uts"
+        "sysctl ulimit userns uts"
     ).split()
 )
 _SHORT: Final = {

@@ -84,6 +84,7 @@ def ps(
 
 def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None:
     from rootless.cli import units
+    from rootless.containers import disk
     from rootless.containers.changes import sizes
     from rootless.images.store import ImageStore
 
@@ -92,7 +93,9 @@ def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None
     for container, row in zip(containers, rows, strict=True):
         own = written[container.id]
         virtual = own + images.get(container.extra.image_id, 0)
-        row["Size"] = f"{units.size(own)} (virtual {units.size(virtual)})"
+        limit = disk.of(container).size
+        most = f" of {units.size(limit)}" if limit else ""
+        row["Size"] = f"{units.size(own)}{most} (virtual {units.size(virtual)})"
 
 
 def _image_ids(root: Path, names: list[str]) -> frozenset[str]:

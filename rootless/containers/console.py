@@ -13,12 +13,15 @@ import select
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rootless.containers.channel import Channel
 from rootless.containers.streams import Pump, Sink, Streams, wait
 from rootless.errors import RlError
 from rootless.kernel import process
+
+if TYPE_CHECKING:
+    from rootless.containers.overlay import Server
 
 _NAME: Final = "control"
 _BACKLOG: Final = 64
@@ -143,6 +146,7 @@ class Console:
         self._owner = owner
         self._onlookers = [owner]
         self._streams: Streams | None = None
+        self._server: Server | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(container / _NAME)
@@ -166,9 +170,9 @@ class Console:
         if self._owner in self._onlookers:
             self._owner.channel.send({"started": True})
 
-    def connect(self, streams: Streams, child: process.Child) -> None:
-        """Let a new run's output go to the onlookers, and their input to it."""
-        self._streams, self.child = streams, child
+    def connect(self, streams: Streams, child: process.Child, server: Server) -> None:
+        """Let a new run's output go to the onlookers, and their input and wishes to it."""
+        self._streams, self.child, self._server = streams, child, server
         for onlooker in self._onlookers:
             self._join(onlooker)
 
@@ -244,6 +248,10 @@ class Console:
         number = message.get("stop") or message.get("signal")
         if number is not None and self.child is not None:
             self.child.send_signal(int(number))
+        if "limit" in message:
+            if self._server is not None:
+                self._server.limit(message["limit"], fds[0])
+            os.close(fds[0])
         if "resize" in message and self._streams is not None and "stdout" in onlooker.sinks:
             self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
 
@@ -287,7 +295,7 @@ class Console:
 
     def run_ended(self) -> None:
         """No input and no signal reach anything from here on."""
-        self.child = None
+        self.child = self._server = None
         for onlooker in self._onlookers:
             onlooker.forget_input()
 

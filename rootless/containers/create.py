@@ -10,9 +10,10 @@ import os
 import resource
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
-from rootless.containers import devices, names
+from rootless.containers import devices, disk, names
 from rootless.containers.announce import announce
 from rootless.containers.request import Request, valid_name
 from rootless.containers.sources import find_sources
@@ -48,6 +49,7 @@ def create(
     """
     containers = ContainerStore(root)
     volumes = VolumeStore(root)
+    request = replace(request, disk=request.disk.or_else(disk.default()))
     sources = find_sources(root, request, image.config.volumes)
     maps = userns.user_maps()
     container_id = os.urandom(32).hex()

@@ -9,15 +9,20 @@ than all else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
-from typing import Final, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rootless.containers.channel import Channel
 from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls
+
+if TYPE_CHECKING:
+    from rootless.containers.disk import Disk
 
 # A server whose container is gone has nothing left to do but to notice it.
 _GRACE_SECONDS: Final = 10.0
@@ -36,16 +41,33 @@ class Server:
         self._log = ""
 
     def serve(
-        self, lower: list[str], upper: str, work: str, log: str, *, pidfd: int, fuse: int
+        self,
+        lower: list[str],
+        upper: str,
+        work: str,
+        log: str,
+        disk: Disk,
+        *,
+        pidfd: int,
+        fuse: int,
     ) -> None:
         """Serve these directories (``lower`` from the top down) on the mounted ``fuse``.
+
+        ``upper`` holds no more than ``disk`` allows.
 
         ``pidfd`` is that of the container's PID 1, whose user namespace the server joins and
         which it kills if we die.
         """
         self._log = log
         directories = {"lower": lower, "upper": upper, "work": work, "log": log}
-        self._channel.send(directories, pidfd, fuse)
+        self._channel.send({**directories, **asdict(disk)}, pidfd, fuse)
+
+    def limit(self, limits: dict[str, Any], done: int) -> None:
+        """Allow as much as the Disk ``limits``; the server writes to ``done`` when it does.
+
+        It never does where it began without a limit.
+        """
+        self._channel.send({"limit": limits}, done)
 
     def watched(self) -> dict[int, int]:
         """Return what to poll for, to learn of the server's end."""
@@ -107,10 +129,30 @@ def _main(channel: Channel) -> int:
         return 1
     syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     syscalls.become_root()
-    overlay = Overlay(directories["lower"], directories["upper"], directories["work"])
+    overlay = Overlay(
+        directories["lower"],
+        directories["upper"],
+        directories["work"],
+        size=directories["size"] or None,
+        inodes=directories["inodes"] or None,
+    )
     connection = Connection(fuse, overlay)
     connection.handshake()
-    connection.serve({channel.fileno(): lambda: process.send_signal(pidfd, signal.SIGKILL)})
+
+    def hear() -> bool:
+        message, fds = channel.receive()
+        if message is None:
+            process.send_signal(pidfd, signal.SIGKILL)
+            return False
+        if overlay.limited:
+            limits = message["limit"]
+            overlay.limit(limits["size"] or None, limits["inodes"] or None)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(fds[0], b"1")
+        os.close(fds[0])
+        return True
+
+    connection.serve({channel.fileno(): hear})
     return 0
 
 

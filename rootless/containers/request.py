@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from rootless.containers.disk import Disk
 from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
 from rootless.errors import RlError
@@ -62,6 +63,7 @@ class Request:
     terminal: bool = False
     interactive: bool = False
     read_only: bool = False
+    disk: Disk = field(default_factory=Disk)
     auto_remove: bool = False
     init: bool = False
     isolation: Isolation = field(default_factory=Isolation)

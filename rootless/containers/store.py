@@ -69,6 +69,8 @@ class State:
     init: Process | None = None
     supervisor: Process | None = None
     restarts: int = 0
+    disk: dict[str, int] | None = None
+    """What `rl update` has made of its disk limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers import health, init, log, restart
+from rootless.containers import disk, health, init, log, restart
 from rootless.containers.annotation import Spec
 from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
@@ -198,6 +198,7 @@ class _Supervisor:
                 upper=str(path / "upper"),
                 work=str(path / "work"),
                 log=str(path / "overlay.log"),
+                disk=disk.of(self._record.container),
                 pidfd=child.pidfd,
                 fuse=fuse,
             )
@@ -206,7 +207,7 @@ class _Supervisor:
             if not start.agreed:
                 self._console.agree()
                 start.agreed = True
-            self._console.connect(streams, child)
+            self._console.connect(streams, child, server)
             if self._check is not None:
                 from rootless.containers import healthstate
 

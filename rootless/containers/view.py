@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rootless.containers import enter, init, rootfs
+from rootless.containers import disk, enter, init, rootfs
 from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
 from rootless.containers.channel import Channel
@@ -59,6 +59,7 @@ def opened(
                 upper=str(container.path / "upper"),
                 work=str(container.path / "work"),
                 log=str(container.path / "overlay.log"),
+                disk=disk.of(container),
                 pidfd=child.pidfd,
                 fuse=fds[0],
             )

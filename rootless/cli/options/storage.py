@@ -8,8 +8,15 @@ from typing import Any
 import click
 
 from rootless.cli.options import together
+from rootless.containers import disk
 from rootless.containers import request as requests
 
+disk_limit = click.option(
+    "--storage-opt",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the container may write: size=2G, inodes=100000.",
+)
 options = together(
     click.option(
         "-v",
@@ -35,6 +42,7 @@ options = together(
     ),
     click.option("--tmpfs", multiple=True, metavar="TARGET[:OPTIONS]", help="Mount a tmpfs."),
     click.option("--read-only", is_flag=True, help="Mount the container's root read-only."),
+    disk_limit,
 )
 
 
@@ -50,4 +58,5 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "volumes_from": values["volumes_from"],
         "read_only": values["read_only"],
+        "disk": disk.parse(values["storage_opt"]),
     }

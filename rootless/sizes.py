@@ -1,0 +1,21 @@
+"""Sizes in bytes as Docker's options take them: ``512m``, ``1.5g``, ``10MiB``. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from rootless.errors import RlError
+
+_FORM: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size; its units are powers of 1024."""
+    found = _FORM.fullmatch(text.strip())
+    if found is None:
+        raise RlError(f"invalid size {text!r}: expected a number and b, k, m, g or t")
+    number, unit = found.groups()
+    size = 1024 ** _POWERS[unit.lower()]
+    return int(number) * size if number.isdecimal() else int(float(number) * size)
