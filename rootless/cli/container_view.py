@@ -282,7 +282,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
-        "UsernsMode": "",
+        "UsernsMode": request.get("namespaces", {}).get("userns", ""),
         "Init": request["init"],
         "Privileged": isolation.get("privileged", False),
         "PublishAllPorts": False,

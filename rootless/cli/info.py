@@ -108,6 +108,7 @@ def _user(warnings: list[str]) -> dict[str, Any]:
     name = userns.user_name(uid)
     fuse = namespaces = "works"
     try:
+        userns.user_maps()
         # Nothing says it as surely as making one, maps included.
         userns.call(os.getuid)
     except RlError as error:

@@ -24,7 +24,7 @@ _RUN_OPTIONS: Final = frozenset(
         "label-file link mac-address memory memory-reservation memory-swap "
         "network-alias oom-kill-disable oom-score-adj pid pids-limit "
         "publish publish-all runtime shm-size sig-proxy "
-        "sysctl ulimit userns uts"
+        "sysctl ulimit uts"
     ).split()
 )
 _SHORT: Final = {

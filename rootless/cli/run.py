@@ -15,7 +15,7 @@ import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
-from rootless.cli.options import health, isolation, life, network, process, storage
+from rootless.cli.options import health, isolation, life, namespaces, network, process, storage
 from rootless.cli.settings import Settings, pass_settings
 from rootless.containers import request as requests
 from rootless.errors import ImageNotFound, RlError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @life.options
 @storage.options
 @network.options
+@namespaces.options
 @isolation.options
 @health.options
 @click.option(
@@ -107,6 +108,7 @@ def make_request(values: Mapping[str, Any]) -> requests.Request:
         **life.chosen(values),
         **storage.chosen(values),
         **network.chosen(values),
+        **namespaces.chosen(values),
         **isolation.chosen(values),
         **health.chosen(values),
     )
@@ -152,5 +154,9 @@ def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
         if pull == "never":
             raise ImageNotFound(missing)
     from rootless.images.pull import pull_image
+    from rootless.kernel import userns
 
+    if values["userns"] != "single":
+        # Said before anything is fetched that could not be run.
+        userns.user_maps()
     return images.find(pull_image(root, name, platform=platform, quiet=values["quiet"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 Spec = dict[str, Any]
@@ -26,7 +26,8 @@ class Extra:
     ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
     volume takes the image's content when it is empty. ``binds`` are those whose
     source the user named on the host, ``given`` those whose source is given to
-    the container's user (U).
+    the container's user (U). ``accounts`` are lines for files of the image, which
+    name the user that --userns=keep-id brings along.
     """
 
     image: str
@@ -41,6 +42,7 @@ class Extra:
     labels: Mapping[str, str]
     binds: Sequence[str] = ()
     given: Sequence[str] = ()
+    accounts: Mapping[str, str] = field(default_factory=dict)
     healthcheck: Mapping[str, Any] | None = None
 
 

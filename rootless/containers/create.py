@@ -13,7 +13,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-from rootless.containers import devices, disk, names
+from rootless.containers import devices, disk, identity, names
 from rootless.containers.announce import announce
 from rootless.containers.request import Request, valid_name
 from rootless.containers.sources import find_sources
@@ -32,7 +32,6 @@ from rootless.errors import RlError
 from rootless.files import replace_file
 from rootless.images.manifest import Platform
 from rootless.images.store import Image, ImageStore
-from rootless.kernel import userns
 from rootless.networks import etc
 
 # As high as Docker goes: programs that close every possible descriptor stay quick.
@@ -51,14 +50,13 @@ def create(
     volumes = VolumeStore(root)
     request = replace(request, disk=request.disk.or_else(disk.default()))
     sources = find_sources(root, request, image.config.volumes)
-    maps = userns.user_maps()
     container_id = os.urandom(32).hex()
     host_network = request.network == "host"
     hostname = request.hostname or (socket.gethostname() if host_network else container_id[:12])
     images = ImageStore(root)
     draft = root / "tmp" / f"container-{container_id}"
     # While the store is held, no sweep takes the layers of this image or the draft away.
-    with images.shared():
+    with images.shared(), identity.choose(root, request, image.config.user) as ids:
         draft.mkdir(mode=0o700, parents=True)
         try:
             spec = build(
@@ -67,11 +65,13 @@ def create(
                 image.config,
                 Place(
                     bundle=str(containers.path(container_id)),
-                    maps=maps,
+                    maps=ids.maps,
                     hostname=_checked_hostname(hostname),
                     init_program=_init_program() if request.init else None,
                     nofile=_nofile(),
                     devices=devices.host_devices() if request.isolation.privileged else (),
+                    user=ids.user,
+                    accounts=ids.accounts,
                 ),
                 sources.mounts,
                 sources.anonymous,
@@ -83,7 +83,8 @@ def create(
                 taken = {other.name: other.id for other in containers.list()}
                 name = _checked_name(request.name, taken) or names.generate(taken)
                 for name_of_volume, labels in sources.volumes():
-                    volumes.create(name_of_volume, labels)
+                    if volumes.create(name_of_volume, labels):
+                        identity.give_volume(volumes.path(name_of_volume), ids.maps)
                 write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
                 container = containers.add(draft, container_id)
         except BaseException:

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from rootless.containers import init, interpreter
 from rootless.containers.channel import Channel
+from rootless.containers.idmaps import maps_of
 from rootless.containers.store import Container
 from rootless.containers.streams import Pump, Sink, Streams, wait
 from rootless.errors import RlError
@@ -119,8 +120,10 @@ def begin(
     """
     pidfd = open_init(container)
     channel, theirs = Channel.pair()
+    changeable = interpreter.is_changeable(maps_of(container.config))
     joining = process.fork(
-        lambda: _join(wanted, stdio, pidfd, theirs), keep=[pidfd, theirs.fileno(), *stdio]
+        lambda: _join(wanted, stdio, pidfd, theirs, changeable=changeable),
+        keep=[pidfd, theirs.fileno(), *stdio],
     )
     theirs.close()
     os.close(pidfd)
@@ -227,13 +230,15 @@ def _drain(streams: Streams) -> OSError | None:
 # The inside.
 
 
-def _join(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -> int:
+def _join(
+    wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel, *, changeable: bool
+) -> int:
     """Enter the user namespace, with an interpreter that the container cannot change."""
     with init.failures_sent(channel):
         os.setsid()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
         syscalls.become_root()
-        if interpreter.is_changeable():
+        if changeable:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
             memory = os.memfd_create("plan")

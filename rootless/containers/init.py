@@ -18,7 +18,8 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from fuse_overlay.mount import mount_data
@@ -44,49 +45,54 @@ _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
 
 
-def main(spec: Spec, stdio: Sequence[int], channel: Channel) -> int:
+def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool) -> int:
     """Set up and execute the container's command; returns only to report a failure.
 
-    ``stdio`` are its three standard streams, or none for a terminal of its own.
+    ``stdio`` are its three standard streams, or none for a terminal of its own;
+    ``changeable`` says whether the container could change our interpreter.
     """
     with failures_sent(channel):
         wait_for_go(channel)
-        sources = rootfs.open_sources(spec, read_extra(spec))
-        syscalls.become_root()
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-        if interpreter.is_changeable():
-            for fd in (channel.fileno(), *stdio, *sources.values()):
+        # As the user himself: root of the container may be somebody else, whom paths are closed to.
+        extra = read_extra(spec)
+        sources = rootfs.open_sources(spec, extra)
+        outside = rootfs.Outside(mount_root(spec, channel), sources, os.getuid())
+        if changeable:
+            config = os.open(f"{os.path.dirname(spec['root']['path'])}/config.json", os.O_RDONLY)
+            syscalls.become_root()
+            for fd in (config, channel.fileno(), *stdio, outside.root, *sources.values()):
                 os.set_inheritable(fd, True)
-            bundle = os.path.dirname(spec["root"]["path"])
-            kept = {"channel": channel.fileno(), "stdio": list(stdio), "sources": sources}
-            interpreter.execute_read_only("rootless.containers.init", bundle, json.dumps(kept))
-        _proceed(spec, sources, stdio, channel)
+            kept = {"config": config, "channel": channel.fileno(), "stdio": list(stdio)}
+            interpreter.execute_read_only(
+                "rootless.containers.init", json.dumps({**kept, "outside": asdict(outside)})
+            )
+        syscalls.become_root()
+        _proceed(spec, outside, stdio, channel)
     return FAILED
 
 
-def main_anew(bundle: str, kept: str) -> int:
+def main_anew(kept: str) -> int:
     """Go on where ``main`` left off to execute the interpreter anew."""
     descriptors = json.loads(kept)
-    sources: dict[str, int] = descriptors["sources"]
+    outside = rootfs.Outside(**descriptors["outside"])
     channel = Channel(socket.socket(fileno=descriptors["channel"]))
-    for fd in (channel.fileno(), *sources.values()):
+    for fd in (channel.fileno(), outside.root, *outside.sources.values()):
         os.set_inheritable(fd, False)
     with failures_sent(channel):
-        with open(f"{bundle}/config.json", "rb") as file:
+        with open(descriptors["config"], "rb") as file:
             spec = json.load(file)
-        _proceed(spec, sources, descriptors["stdio"], channel)
+        _proceed(spec, outside, descriptors["stdio"], channel)
     return FAILED
 
 
-def _proceed(
-    spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channel: Channel
-) -> None:
+def _proceed(spec: Spec, outside: rootfs.Outside, stdio: Sequence[int], channel: Channel) -> None:
     os.setsid()
     process.die_with_parent()
     os.umask(0o022)
     leave_keyring()
-    _set_up(spec, sources, stdio, channel)
+    _set_up(spec, outside, stdio, channel)
     wait_for_go(channel)
     execute(spec["process"])
 
@@ -114,14 +120,16 @@ def wait_for_go(channel: Channel) -> None:
         os._exit(FAILED)
 
 
-def _set_up(spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channel: Channel) -> None:
-    root = mount_root(spec, channel)
+def _set_up(spec: Spec, outside: rootfs.Outside, stdio: Sequence[int], channel: Channel) -> None:
+    root = outside.root
     if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
         loopback.bring_up()
     socket.sethostname(spec["hostname"])
     # Prepared while the overlay server is still loading; what follows waits for it.
     extra = read_extra(spec)
-    rootfs.assemble(root, spec, extra, sources)
+    for name, line in extra.accounts.items():
+        rootfs.add_account(root, f"/etc/{name}", line)
+    rootfs.assemble(spec, extra, outside)
     if stdio:
         master = take(stdio)
     else:
@@ -130,7 +138,7 @@ def _set_up(spec: Spec, sources: Mapping[str, int], stdio: Sequence[int], channe
     os.close(mounts.make_directories(root, spec["process"]["cwd"]))
     user = resolve_user(root, spec["process"]["user"]["username"])
     for target in extra.given:
-        owner.give(sources[target], user.uid, user.gid, target)
+        owner.give(outside.sources[target], user.uid, user.gid, target)
     if spec["root"]["readonly"]:
         mounts.set_readonly(f"/proc/self/fd/{root}")
     _enter(root)
@@ -240,7 +248,7 @@ def become(user: users.User, settings: dict[str, Any]) -> None:
     kept = settings["capabilities"]
     capabilities.limit_bounding_set(kept["bounding"])
     try:
-        os.setgroups(user.groups)
+        _set_groups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
@@ -255,6 +263,16 @@ def become(user: users.User, settings: dict[str, Any]) -> None:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if not any(item.startswith("HOME=") for item in settings["env"]):
         settings["env"].append(f"HOME={user.home}")
+
+
+def _set_groups(groups: Sequence[int]) -> None:
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        with open("/proc/self/setgroups", "rb") as file:
+            if file.read().strip() != b"deny":
+                raise
+        # Root is alone in this user namespace, and nobody in it may leave a group of the host.
 
 
 def execute(settings: dict[str, Any]) -> None:

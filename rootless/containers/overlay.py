@@ -1,7 +1,8 @@
 """The process that serves a container's file system.
 
-It lives in the container's user namespace, but in the host's mount and PID
-namespaces: it sees the layers, and nothing inside the container sees it. It
+It lives in a user namespace with the user's own maps (the container's, if it has
+the same), but in the host's mount and PID namespaces: it sees the layers, and
+nothing inside the container sees it. It
 also guards the container: when the supervisor dies, it kills the container's
 PID 1 and goes. Started by the supervisor, early, since loading it takes longer
 than all else.
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from rootless.containers.channel import Channel
 from rootless.containers.streams import wait
 from rootless.errors import RlError
-from rootless.kernel import process, syscalls
+from rootless.kernel import process, syscalls, userns
+from rootless.kernel.userns import Maps
 
 if TYPE_CHECKING:
     from rootless.containers.disk import Disk
@@ -50,17 +52,27 @@ class Server:
         *,
         pidfd: int,
         fuse: int,
+        maps: Maps | None = None,
+        owners: dict[str, Any] | None = None,
     ) -> None:
         """Serve these directories (``lower`` from the top down) on the mounted ``fuse``.
 
         ``upper`` holds no more than ``disk`` allows.
 
-        ``pidfd`` is that of the container's PID 1, whose user namespace the server joins and
-        which it kills if we die.
+        ``pidfd`` is that of the container's PID 1, which the server kills if we die, and whose
+        user namespace it joins; with ``maps`` it makes one of its own. ``owners`` are the
+        arguments of Ownership: how the stored ids are shown.
         """
         self._log = log
         directories = {"lower": lower, "upper": upper, "work": work, "log": log}
-        self._channel.send({**directories, **asdict(disk)}, pidfd, fuse)
+        ids = {"apart": maps is not None, "owners": owners}
+        self._channel.send({**directories, **asdict(disk), **ids}, pidfd, fuse)
+        if maps is not None:
+            if self._channel.receive()[0] is None:
+                self.check_after_loss()
+                raise RlError("the container's file system server ended unexpectedly")
+            userns.write_maps(self._child.pid, maps)
+            self._channel.send({"go": True})
 
     def limit(self, limits: dict[str, Any], done: int) -> None:
         """Allow as much as the Disk ``limits``; the server writes to ``done`` when it does.
@@ -127,14 +139,26 @@ def _main(channel: Channel) -> int:
     except FileNotFoundError:
         # The container was removed while it started.
         return 1
-    syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
+    if directories["apart"]:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        channel.send({"apart": True})
+        if channel.receive()[0] is None:
+            return 1
+    else:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     syscalls.become_root()
+    owners = None
+    if directories["owners"]:
+        from fuse_overlay.ownership import Ownership
+
+        owners = Ownership(**directories["owners"])
     overlay = Overlay(
         directories["lower"],
         directories["upper"],
         directories["work"],
         size=directories["size"] or None,
         inodes=directories["inodes"] or None,
+        owners=owners,
     )
     connection = Connection(fuse, overlay)
     connection.handshake()

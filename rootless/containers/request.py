@@ -15,6 +15,7 @@ from typing import Final, Literal
 from rootless.containers.disk import Disk
 from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
+from rootless.containers.namespaces import Namespaces
 from rootless.errors import RlError
 
 # Docker's rule for names of containers and volumes.
@@ -66,6 +67,7 @@ class Request:
     disk: Disk = field(default_factory=Disk)
     auto_remove: bool = False
     init: bool = False
+    namespaces: Namespaces = field(default_factory=Namespaces)
     isolation: Isolation = field(default_factory=Isolation)
     stop_signal: str | None = None
     stop_timeout: int | None = None

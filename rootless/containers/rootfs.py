@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rootless.containers import volumes
@@ -20,6 +21,8 @@ from rootless.errors import RlError
 from rootless.kernel import mounts, syscalls
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+# A passwd or group file larger than this is no such file.
+_LARGEST_DATABASE: Final = 8 << 20
 _LINKS: Final = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -27,6 +30,18 @@ _LINKS: Final = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What init has opened as the user: the container's root directory, the sources of its binds.
+
+    ``user`` is what the user's own id is called in the container's namespace.
+    """
+
+    root: int
+    sources: Mapping[str, int]
+    user: int
 
 
 def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
@@ -53,14 +68,37 @@ def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
     return sources
 
 
-def assemble(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) -> None:
-    """Mount and mask everything that ``spec`` asks for inside ``root``.
+def add_account(root: int, path: str, line: str) -> None:
+    """Add a user or group to a database of the image, unless it has his number or name.
 
-    ``sources`` is what ``open_sources`` returned.
+    To be called before anything is mounted inside: then no link of the image
+    can lead to anything but the container's own files.
     """
-    linux = spec["linux"]
+    try:
+        flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        fd = mounts.open_in_root(root, path, flags)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise
+        # An image without users needs none, and one that has a directory there gets none.
+        return
+    with open(fd, "r+b", buffering=0) as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_DATABASE:
+            return
+        text = file.readall() or b""
+        known = [entry.split(b":") for entry in text.splitlines()]
+        name, _, number, *_ = line.encode().split(b":")
+        if not any(entry[0] == name or entry[2:3] == [number] for entry in known):
+            end = b"" if not text or text.endswith(b"\n") else b"\n"
+            os.write(fd, end + line.encode() + b"\n")
+
+
+def assemble(spec: Spec, extra: Extra, outside: Outside) -> None:
+    """Mount and mask everything that ``spec`` asks for inside the container's root."""
+    linux, root = spec["linux"], outside.root
     for mount in spec["mounts"]:
-        _mount(root, mount, extra, sources)
+        _mount(mount, extra, outside)
         if mount["type"] == "proc":
             # At once, while nothing that a link of the image leads here can lie on top of it.
             for name, value in linux["sysctl"].items():
@@ -71,27 +109,27 @@ def assemble(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) ->
         _at(root, path, _mask)
 
 
-def mount_host_directories(root: int, spec: Spec, extra: Extra, sources: Mapping[str, int]) -> None:
+def mount_host_directories(spec: Spec, extra: Extra, outside: Outside) -> None:
     """Mount only what comes from the host: volumes, directories, and the files made for it."""
     own = ("/dev/", "/proc/", "/sys/")
     for mount in spec["mounts"]:
         if mount["type"] == "bind" and not f"{mount['destination']}/".startswith(own):
-            _mount(root, mount, extra, sources)
+            _mount(mount, extra, outside)
 
 
-def _mount(root: int, mount: dict[str, Any], extra: Extra, sources: Mapping[str, int]) -> None:
-    target, kind = mount["destination"], mount["type"]
+def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
+    target, kind, root = mount["destination"], mount["type"], outside.root
     options = mounts.parse_options(mount["options"])
     try:
         if kind == "bind":
-            source = sources[target]
+            source = outside.sources[target]
             target_fd = mounts.make_target(root, target, stat.S_ISDIR(os.fstat(source).st_mode))
         else:
             target_fd = mounts.make_target(root, target, directory=True)
         try:
             if kind == "bind":
                 if target in extra.filled_volumes and _same_file_system(root, target_fd):
-                    volumes.fill(source, target_fd)
+                    volumes.fill(source, target_fd, outside.user)
                 mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
                 _mount_cgroup(target_fd, options)
@@ -149,8 +187,9 @@ def _populate_dev(root: int) -> None:
 def _write_sysctl(root: int, name: str, value: str) -> None:
     path = "/proc/sys/" + name.replace(".", "/")
     try:
-        with open(mounts.open_in_root(root, path, os.O_WRONLY), "w", encoding="ascii") as file:
-            file.write(value)
+        # Unbuffered, and bytes: a codec may be out of reach by now.
+        with open(mounts.open_in_root(root, path, os.O_WRONLY), "wb", buffering=0) as file:
+            file.write(value.encode())
     except OSError as error:
         # EINVAL: a group of ping_group_range that this user namespace does not map.
         if error.errno not in (errno.EINVAL, errno.ENOENT):

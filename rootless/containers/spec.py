@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from rootless.containers import confinement, health
@@ -31,6 +31,7 @@ _PROC: Final = {
     "source": "proc",
     "options": _NO_DEVICES,
 }
+_TTY_GROUP: Final = 5
 _DEV: Final = [
     {
         "destination": "/dev",
@@ -42,7 +43,14 @@ _DEV: Final = [
         "destination": "/dev/pts",
         "type": "devpts",
         "source": "devpts",
-        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        "options": [
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            f"gid={_TTY_GROUP}",
+        ],
     },
     {
         "destination": "/dev/shm",
@@ -93,6 +101,8 @@ class Place:
     init_program: str | None
     nofile: tuple[int, int]
     devices: Sequence[str] = ()
+    user: str = ""
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -125,6 +135,7 @@ def build(
         entrypoint=entrypoint,
         command=command,
         labels={**image.labels, **request.labels},
+        accounts=place.accounts,
         healthcheck=health.merged(image.healthcheck, request.health),
     )
     annotations = {ANNOTATION: json.dumps(asdict(extra))}
@@ -184,7 +195,7 @@ def _process(
     return {
         "terminal": request.terminal,
         # Resolved by init in the container's own passwd and group, which only exist mounted.
-        "user": {"uid": 0, "gid": 0, "username": request.user or image.user},
+        "user": {"uid": 0, "gid": 0, "username": request.user or place.user or image.user},
         "args": list(args),
         "env": _environment(request, image, place),
         "cwd": posixpath.normpath(cwd),
@@ -219,7 +230,7 @@ def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> l
     system = [
         _made_writable(mount) if mount["destination"] in writable else mount for mount in system
     ]
-    defaults = [proc, *_DEV, *system]
+    defaults = [proc, *(_mountable(mount, place.maps) for mount in _DEV), *system]
     defaults += [_bind(path, path, ("bind", "nosuid", "noexec")) for path in place.devices]
     defaults += [
         _bind(f"{place.bundle}/{name}", f"/etc/{name}", ("rbind",))
@@ -238,6 +249,16 @@ def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> l
         )
     # The sort is stable: among mounts of one depth the order above stays.
     return sorted(by_target.values(), key=lambda mount: mount["destination"].count("/"))
+
+
+def _mountable(mount: dict[str, Any], maps: Maps) -> dict[str, Any]:
+    """Return a mount without the terminals' group where the container has no such group."""
+    if any(entry.inside <= _TTY_GROUP < entry.inside + entry.size for entry in maps.gids):
+        return mount
+    return {
+        **mount,
+        "options": [option for option in mount["options"] if option != f"gid={_TTY_GROUP}"],
+    }
 
 
 def _made_writable(mount: dict[str, Any]) -> dict[str, Any]:

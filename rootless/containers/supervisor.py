@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers import disk, health, init, log, restart
+from rootless.containers import disk, health, idmaps, init, interpreter, log, restart
 from rootless.containers.annotation import Spec
 from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
@@ -114,6 +114,7 @@ class _Supervisor:
         self._layers = layers
         self._record = _Record(containers, container)
         self._console = Console(container.path, owner)
+        self._maps = idmaps.maps_of(container.config)
         self._check = health.Check.of(container.extra.healthcheck)
         self._policy = restart.Policy.parse(request.get("restart", "no"))
         self._logging = request.get("log_driver", "json-file") != "none"
@@ -190,7 +191,7 @@ class _Supervisor:
         with _killed_at_the_end(child, channel, streams, writer):
             start = _Start(child, channel, server, self._console)
             start.agreed = self._restarts > 0
-            userns.write_maps(child.pid, userns.user_maps())
+            userns.write_maps(child.pid, self._maps)
             channel.send({"go": True})
             (fuse,) = start.expect("fuse")
             server.serve(
@@ -201,6 +202,7 @@ class _Supervisor:
                 disk=disk.of(self._record.container),
                 pidfd=child.pidfd,
                 fuse=fuse,
+                **idmaps.serving(self._maps, userns.storage_maps()),
             )
             os.close(fuse)
             streams.connect(start.expect("ready"))
@@ -283,9 +285,12 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
     for namespace in spec["linux"]["namespaces"]:
         flags |= _NAMESPACES[namespace["type"]]
     theirs = streams.container_ends
+    changeable = interpreter.is_changeable(idmaps.maps_of(spec))
     try:
         return process.fork(
-            lambda: init.main(spec, theirs, channel), flags, keep=[channel.fileno(), *theirs]
+            lambda: init.main(spec, theirs, channel, changeable=changeable),
+            flags,
+            keep=[channel.fileno(), *theirs],
         )
     except OSError as error:
         raise userns.creation_error(error) from None

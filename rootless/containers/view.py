@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rootless.containers import disk, enter, init, rootfs
+from rootless.containers import disk, enter, idmaps, init, rootfs
 from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
 from rootless.containers.channel import Channel
@@ -49,7 +49,8 @@ def opened(
             server = cleanup.enter_context(Server())
             child = _see_stopped(container, theirs, bare=bare)
             cleanup.callback(_end, child)
-            userns.write_maps(child.pid, userns.user_maps())
+            maps = idmaps.maps_of(container.config)
+            userns.write_maps(child.pid, maps)
             channel.send({"go": True})
             message, fds = channel.receive()
             if message is None or "fuse" not in message:
@@ -62,6 +63,7 @@ def opened(
                 disk=disk.of(container),
                 pidfd=child.pidfd,
                 fuse=fds[0],
+                **idmaps.serving(maps, userns.storage_maps()),
             )
             os.close(fds[0])
         name = f"container {container.name}"
@@ -91,13 +93,13 @@ def _see_running(container: Container, theirs: Sequence[Channel], *, bare: bool)
     def main() -> int:
         with failures_sent(theirs[0]):
             syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
-            syscalls.become_root()
             # A container that shares our PID namespace must not reach us.
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             syscalls.unshare(syscalls.CLONE_NEWNS)
             _keep_mounts_private()
-            tree = _copy_tree(pidfd, recursive=not bare)
             target = os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            syscalls.become_root()
+            tree = _copy_tree(pidfd, recursive=not bare)
             syscalls.move_mount(tree, target)
             _serve_all(tree, theirs)
         return 0
@@ -140,12 +142,13 @@ def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool)
         with failures_sent(theirs[0]):
             init.wait_for_go(theirs[0])
             extra = read_extra(spec)
-            sources = {} if bare else rootfs.open_sources(spec, extra)
-            syscalls.become_root()
             _keep_mounts_private()
-            root = init.mount_root(spec, theirs[0])
+            # As the user himself, as init does it.
+            sources = {} if bare else rootfs.open_sources(spec, extra)
+            root, user = init.mount_root(spec, theirs[0]), os.getuid()
+            syscalls.become_root()
             if not bare:
-                rootfs.mount_host_directories(root, spec, extra, sources)
+                rootfs.mount_host_directories(spec, extra, rootfs.Outside(root, sources, user))
             if spec["root"]["readonly"]:
                 mounts.set_readonly(f"/proc/self/fd/{root}")
             _serve_all(root, theirs)

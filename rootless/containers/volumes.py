@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,11 +60,11 @@ class VolumeStore:
         """Return a name for an anonymous volume, as Docker forms it."""
         return os.urandom(32).hex()
 
-    def create(self, name: str, labels: Mapping[str, str] | None = None) -> None:
-        """Make the volume ``name`` unless it is there; the caller keeps sweeps away."""
+    def create(self, name: str, labels: Mapping[str, str] | None = None) -> bool:
+        """Make the volume ``name`` unless it is there, and tell; the caller keeps sweeps away."""
         path = self.path(name)
         if path.is_dir():
-            return
+            return False
         draft = self._aside(name)
         data = draft / path.name
         data.mkdir(parents=True)
@@ -81,8 +81,9 @@ class VolumeStore:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             remove_tree(draft)
-        else:
-            events.record(self._root, "volume", "create", name, {"driver": "local"})
+            return False
+        events.record(self._root, "volume", "create", name, {"driver": "local"})
+        return True
 
     def path(self, name: str) -> Path:
         """Return the directory that is mounted into containers."""
@@ -131,12 +132,12 @@ class VolumeStore:
         return self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
 
 
-def fill(volume: int, content: int) -> None:
+def fill(volume: int, content: int, user: int) -> None:
     """Copy the directory ``content`` into an empty volume, as Docker does on first use.
 
     ``volume`` is the _data directory, which stays the same directory: other
     containers may have it mounted. A mark on it tells of a copy that was
-    killed, and is then made anew.
+    killed, and is then made anew. ``user`` is what we are called here.
     """
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
     try:
@@ -151,14 +152,15 @@ def fill(volume: int, content: int) -> None:
             _copy(content, directory)
             os.removexattr(directory, _FILLING)
         else:
-            _take_after(directory, os.stat(f"/proc/self/fd/{content}"))
+            _take_after(directory, os.stat(f"/proc/self/fd/{content}"), {0, user})
     finally:
         os.close(directory)
 
 
-def _take_after(directory: int, wanted: os.stat_result) -> None:
+def _take_after(directory: int, wanted: os.stat_result, makers: Collection[int]) -> None:
     """Give a volume that nobody has touched yet the owner and mode of the image's directory."""
-    if stat.S_IMODE(os.fstat(directory).st_mode) == _MODE and os.fstat(directory).st_uid == 0:
+    found = os.fstat(directory)
+    if stat.S_IMODE(found.st_mode) == _MODE and found.st_uid in makers:
         os.fchown(directory, wanted.st_uid, wanted.st_gid)
         os.fchmod(directory, stat.S_IMODE(wanted.st_mode))
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeVar, cast
 
 from rootless.errors import RlError
-from rootless.images.metadata import is_kept, set_owner, set_xattrs, shown, times
+from rootless.images.metadata import is_kept, root_is_alone, set_owner, set_xattrs, shown, times
 from rootless.images.stream import LayerStream
 from rootless.trees import remove_tree
 
@@ -85,6 +85,7 @@ def _confine(directory: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY, _MAX_MEMORY))
     os.umask(0)
+    root_is_alone()
     os.chdir(directory)
     for name in ("system.posix_acl_default", "system.posix_acl_access"):
         try:  # inherited from the user's directories, they would go on to every file

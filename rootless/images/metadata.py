@@ -7,6 +7,7 @@ by rootless.images.layer in its process; never opens or makes a file.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import tarfile
@@ -27,7 +28,10 @@ def shown(name: str) -> str:
 
 
 def set_owner(target: int | str, entry: tarfile.TarInfo) -> None:
-    """Set the numeric owner and group, of a descriptor or of a path itself; RlError if unmapped."""
+    """Set the numeric owner and group, of a descriptor or of a path itself; RlError if unmapped.
+
+    Where there is no user but root, all is root's.
+    """
     # 2**32-1 is chown(2)'s word for "as it is".
     for number in (entry.uid, entry.gid):
         if not 0 <= number < 2**32 - 1:
@@ -40,10 +44,20 @@ def set_owner(target: int | str, entry: tarfile.TarInfo) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
+        if root_is_alone():
+            return
         raise RlError(
             f"its owner {entry.uid}:{entry.gid} is outside your ranges of subordinate ids "
             "(an administrator can widen them in /etc/subuid and /etc/subgid)"
         ) from None
+
+
+@functools.cache
+def root_is_alone() -> bool:
+    """Tell whether root is the only user of this namespace; to be asked before /proc is gone."""
+    with open("/proc/self/uid_map", "rb") as file:
+        sizes = [int(line.split()[2]) for line in file]
+    return sizes == [1]
 
 
 def times(entry: tarfile.TarInfo) -> tuple[int, int]:

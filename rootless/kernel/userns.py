@@ -72,6 +72,19 @@ def user_maps() -> Maps:
     )
 
 
+def own_maps() -> Maps:
+    """Return the maps of a user who is root and nobody else: there is no range to be had."""
+    return Maps((IdMap(0, os.getuid(), 1),), (IdMap(0, os.getgid(), 1),))
+
+
+def storage_maps() -> Maps:
+    """Return the maps under which files are stored: the user's, or if there are none his own id."""
+    try:
+        return user_maps()
+    except RlError:
+        return own_maps()
+
+
 def _ranges(kind: str, path: str) -> list[tuple[int, int]]:
     uid = os.getuid()
     name = user_name(uid)
@@ -83,13 +96,20 @@ def _ranges(kind: str, path: str) -> list[tuple[int, int]]:
     if not ranges:
         raise RlError(
             f"cannot map {kind}s: {name} has no range in {path} (ask the administrator for: "
-            f"usermod --add-sub{kind}s 100000-165535 {name})"
+            f"usermod --add-sub{kind}s 100000-165535 {name}; or do without, as root and nobody "
+            "else: rl run --userns=single)"
         )
     return ranges
 
 
 def write_maps(pid: int, maps: Maps) -> None:
-    """Map the ids of ``pid``'s new user namespace with newuidmap and newgidmap, side by side."""
+    """Map the ids of ``pid``'s new user namespace with newuidmap and newgidmap, side by side.
+
+    One's own id alone may be mapped without them; groups can then not be left.
+    """
+    if [entry.size for entry in (*maps.uids, *maps.gids)] == [1, 1]:
+        _write_own(pid, maps)
+        return
     helpers = [
         _start_helper("newuidmap", pid, maps.uids),
         _start_helper("newgidmap", pid, maps.gids),
@@ -97,6 +117,19 @@ def write_maps(pid: int, maps: Maps) -> None:
     failures = [message for helper in helpers if (message := _finish_helper(*helper))]
     if failures:
         raise RlError(failures[0])
+
+
+def _write_own(pid: int, maps: Maps) -> None:
+    try:
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", "{0.inside} {0.outside} 1".format(*maps.uids)),
+            ("gid_map", "{0.inside} {0.outside} 1".format(*maps.gids)),
+        ):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write(text)
+    except OSError as error:
+        raise RlError(f"cannot map your own id: {error.strerror}") from None
 
 
 def _start_helper(program: str, pid: int, maps: tuple[IdMap, ...]) -> tuple[str, int, int]:
@@ -157,7 +190,7 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     import pickle
 
-    maps = user_maps()
+    maps = storage_maps()
     mapped_reader, mapped_writer = os.pipe()
     reader, writer = os.pipe()
 
