@@ -63,6 +63,7 @@ class Podman:
 
     def __init__(self, directory: Path, registry: Registry, *options: str) -> None:
         directory.mkdir()
+        self.directory = directory
         self._base = ["podman", "--root", str(directory / "root"), "--runroot"]
         self._base += [str(directory / "run"), "--runtime", "crun", "--storage-driver", "overlay"]
         self._base += ["--cgroup-manager", "cgroupfs", *options]
