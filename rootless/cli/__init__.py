@@ -111,6 +111,7 @@ _SECTIONS: Final = {
             "top": _TOP,
             "rename": _RENAME,
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
+            "exists": Entry("rootless.cli.exists:exists", "Tell whether there is a container"),
             "rm": _RM,
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
+from rootless.cli.options import looking
 from rootless.cli.settings import Settings, pass_settings
 
 
 @click.command(cls=FlagCommand)
-@click.option("--detach-keys", metavar="KEYS", help="The keys to leave it: ctrl-p,ctrl-q.")
+@looking.options
 @click.option("--no-stdin", is_flag=True, help="Do not connect our standard input.")
-@click.option(
-    "--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to it (the default)."
-)
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.running)
 @pass_settings
-def attach(
-    settings: Settings, detach_keys: str | None, no_stdin: bool, sig_proxy: bool, name: str
-) -> int:
+def attach(settings: Settings, /, name: str, no_stdin: bool, **values: Any) -> int:
     """Look on at a running container.
 
     Until it ends, or the keys to leave it come.
@@ -37,11 +35,10 @@ def attach(
         raise RlError("you cannot attach to a stopped container, start it first")
     onlooking = attaching.Onlooking(
         stdin=request["interactive"] and not no_stdin,
-        output=True,
         terminal=request["terminal"],
-        keys=attaching.parse_keys(attaching.DEFAULT_KEYS if detach_keys is None else detach_keys),
+        keys=looking.keys(values),
     )
     channel.send({"attach": list(onlooking.handed)}, *onlooking.handed.values())
     onlooking.close_handed()
     announce(container, "attach")
-    return onlooking.follow(channel, proxy=sig_proxy) or 0
+    return onlooking.follow(channel, proxy=values["sig_proxy"]) or 0

@@ -42,8 +42,8 @@ TITLES: Final = {
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 FILTERS: Final = (
-    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "since", "status",
-    "volume",
+    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "restart-policy",
+    "should-start-on-boot", "since", "status", "volume",
 )  # fmt: skip
 
 _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
@@ -97,6 +97,15 @@ def status(container: Container, now: datetime) -> str:
     return f"Exited ({state.exit_code}){since}"
 
 
+def _policy(container: Container) -> Policy:
+    return Policy.parse(container.extra.request.get("restart", "no"))
+
+
+def _starts_on_boot(container: Container, wanted: Mapping[str, list[str]]) -> bool:
+    answer = str(_policy(container).on_boot(stopped=container.state.stopped)).lower()
+    return answer in map(str.lower, wanted["should-start-on-boot"])
+
+
 def _health(container: Container) -> str:
     return str(container.health["Status"]) if container.health else "none"
 
@@ -143,6 +152,8 @@ def selected(
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
         )
         and ("health" not in wanted or _health(container) in wanted["health"])
+        and ("restart-policy" not in wanted or _policy(container).name in wanted["restart-policy"])
+        and ("should-start-on-boot" not in wanted or _starts_on_boot(container, wanted))
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
         and ("network" not in wanted or container.extra.request["network"] in wanted["network"])
         and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
@@ -257,7 +268,7 @@ def _state(container: Container) -> dict[str, Any]:
 
 def _host_config(container: Container) -> dict[str, Any]:
     spec, request = container.config, container.extra.request
-    policy = Policy.parse(request.get("restart", "no"))
+    policy = _policy(container)
     isolation = request.get("isolation", {})
     return {
         "Binds": [

@@ -10,7 +10,7 @@ from rootless.cli.flags import FlagCommand
 from rootless.cli.run import check_cidfile, find_or_pull, make_request, run, warn, write_cidfile
 from rootless.cli.settings import Settings, pass_settings
 
-_NOT_HERE = ("detach", "detach_keys")
+_NOT_HERE = ("detach", "detach_keys", "sig_proxy")
 
 
 @click.command(

@@ -18,17 +18,16 @@ _COMMANDS: Final = frozenset(
 )
 _RUN_OPTIONS: Final = frozenset(
     (
-        "add-host annotation attach blkio-weight cgroup-parent cgroupns "
+        "add-host annotation blkio-weight cgroup-parent cgroupns "
         "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems device "
         "dns dns-option dns-search domainname expose gpus group-add ip ip6 ipc "
-        "label-file link mac-address memory memory-reservation memory-swap "
+        "link mac-address memory memory-reservation memory-swap "
         "network-alias oom-kill-disable oom-score-adj pid pids-limit "
-        "publish publish-all runtime shm-size sig-proxy "
+        "publish publish-all runtime shm-size "
         "sysctl ulimit uts"
     ).split()
 )
 _SHORT: Final = {
-    "-a": "--attach",
     "-c": "--cpu-shares",
     "-m": "--memory",
     "-p": "--publish",

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Show some, by ancestor, before, exited, health, id, label, name, network, since, status, "
-    "volume.",
+    help="Show some, by ancestor, before, exited, health, id, label, name, network, "
+    "restart-policy, since, status, volume.",
 )
 @pass_settings
 def ps(
@@ -46,27 +46,16 @@ def ps(
     conditions: tuple[str, ...],
 ) -> None:
     """List containers."""
-    from rootless.cli import container_view, filters
+    from rootless.cli import container_view
     from rootless.cli.output import render
-    from rootless.containers.store import ContainerStore
+    from rootless.cli.selection import choose
 
     root = settings.root
-    wanted = filters.parse(conditions, container_view.FILTERS)
-    ancestors = _image_ids(root, wanted["ancestor"]) if "ancestor" in wanted else frozenset()
-    store = ContainerStore(root)
-    before = [store.get(name).created for name in wanted.get("before", ())]
-    since = [store.get(name).created for name in wanted.get("since", ())]
-    containers = [
-        container
-        for container in store.list()
-        if container_view.selected(container, wanted, ancestors)
-        and all(container.created < moment for moment in before)
-        and all(container.created > moment for moment in since)
-    ]
+    containers, all_states = choose(root, conditions)
     count = 1 if latest else last
     if count >= 0:
         containers = containers[:count]
-    elif not everything and not container_view.shows_all(wanted):
+    elif not everything and not all_states:
         alive = ("running", "restarting")
         containers = [container for container in containers if container.state.status in alive]
     now = datetime.now(UTC)
@@ -96,17 +85,3 @@ def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None
         limit = disk.of(container).size
         most = f" of {units.size(limit)}" if limit else ""
         row["Size"] = f"{units.size(own)}{most} (virtual {units.size(virtual)})"
-
-
-def _image_ids(root: Path, names: list[str]) -> frozenset[str]:
-    """Return the IDs of the images that ``names`` mean; a name that means none is no error."""
-    from rootless.errors import RlError
-    from rootless.images.store import ImageStore
-
-    found = set()
-    for name in names:
-        try:
-            found.add(ImageStore(root).find(name).id)
-        except RlError:
-            continue
-    return frozenset(found)

@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
-from rootless.cli.options import health, isolation, life, namespaces, network, process, storage
+from rootless.cli.options import (
+    health,
+    isolation,
+    life,
+    looking,
+    namespaces,
+    network,
+    process,
+    storage,
+)
 from rootless.cli.settings import Settings, pass_settings
 from rootless.containers import request as requests
 from rootless.errors import ImageNotFound, RlError
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
     from rootless.containers.launch import Launch
     from rootless.images.store import Image
 
+_STREAMS: Final = ("stdin", "stdout", "stderr")
+
 
 @click.command(
     cls=FlagCommand,
@@ -31,7 +42,14 @@ if TYPE_CHECKING:
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("-d", "--detach", is_flag=True, help="Leave it running, and print its ID.")
-@click.option("--detach-keys", metavar="KEYS", help="The keys to leave it: ctrl-p,ctrl-q.")
+@click.option(
+    "-a",
+    "--attach",
+    multiple=True,
+    metavar="STREAM",
+    help="Connect stdin, stdout, stderr, and not the others.",
+)
+@looking.options
 @process.options
 @click.option("--entrypoint", metavar="PROGRAM", help="Replace the image's entrypoint.")
 @life.options
@@ -57,8 +75,8 @@ def run(settings: Settings, /, **values: Any) -> int:
     from rootless.containers import attach
 
     wanted = make_request(values)
-    detach_keys, cidfile = values["detach_keys"], values["cidfile"]
-    keys = attach.parse_keys(attach.DEFAULT_KEYS if detach_keys is None else detach_keys)
+    cidfile, keys = values["cidfile"], looking.keys(values)
+    streams = _attached(values)
     process.check_terminal(values)
     if cidfile is not None:
         check_cidfile(cidfile)
@@ -74,12 +92,29 @@ def run(settings: Settings, /, **values: Any) -> int:
             click.echo(container_id)
             return follow(root, container_id, launch, None)
         onlooking = attach.Onlooking(
-            stdin=wanted.interactive, output=True, terminal=wanted.terminal, keys=keys
+            stdin=wanted.interactive and "stdin" in streams,
+            outputs=streams,
+            terminal=wanted.terminal,
+            keys=keys,
         )
-        return follow(root, container_id, launch, onlooking)
+        if not onlooking.shows:
+            click.echo(container_id)
+        code = follow(root, container_id, launch, onlooking, proxy=values["sig_proxy"])
+        return code if onlooking.shows else 0
     except BaseException:
         launch.end()
         raise
+
+
+def _attached(values: Mapping[str, Any]) -> frozenset[str]:
+    """Return the streams to connect; RlError for one that there is not."""
+    chosen = [name.lower() for name in values["attach"]]
+    for name in chosen:
+        if name not in _STREAMS:
+            raise RlError(f"invalid stream {name!r} to attach to: stdin, stdout or stderr")
+    if chosen and values["detach"]:
+        raise RlError("conflicting options: -a and -d")
+    return frozenset(chosen or _STREAMS)
 
 
 def _make(root: Path, wanted: requests.Request, launch: Launch, values: Mapping[str, Any]) -> str:

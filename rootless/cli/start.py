@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
+from rootless.cli.options import looking
 from rootless.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -21,17 +22,27 @@ if TYPE_CHECKING:
 @click.command(cls=FlagCommand)
 @click.option("-a", "--attach", is_flag=True, help="Show its output, and leave with its status.")
 @click.option("-i", "--interactive", is_flag=True, help="Connect our standard input.")
-@click.option("--detach-keys", metavar="KEYS", help="The keys to leave it: ctrl-p,ctrl-q.")
-@click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
+@looking.options
+@click.option("--all", "everything", is_flag=True, help="Start all, or all that a filter chooses.")
+@click.option(
+    "-f",
+    "--filter",
+    "conditions",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Which of all, as in rl ps: restart-policy=always, should-start-on-boot=true.",
 )
+@click.argument("names", metavar="CONTAINER...", nargs=-1, shell_complete=complete.containers)
 @pass_settings
 def start(
     settings: Settings,
+    /,
     attach: bool,
     interactive: bool,
-    detach_keys: str | None,
+    everything: bool,
+    conditions: tuple[str, ...],
     names: tuple[str, ...],
+    **values: Any,
 ) -> int:
     """Start containers that do not run."""
     from rootless.cli.report import for_each
@@ -41,19 +52,21 @@ def start(
 
     root = settings.root
     store = ContainerStore(root)
-    keys = attaching.DEFAULT_KEYS if detach_keys is None else detach_keys
+    if everything or conditions:
+        names = _all(root, conditions, names)
+    elif not names:
+        raise RlError("name the containers to start, or use --all (see 'rl start --help')")
     if attach or interactive:
-        if len(names) > 1:
+        if len(names) != 1:
             raise RlError("you cannot start and attach multiple containers at once")
         container = store.get(names[0])
         request = container.extra.request
         onlooking = attaching.Onlooking(
             stdin=interactive and request["interactive"],
-            output=True,
             terminal=request["terminal"],
-            keys=attaching.parse_keys(keys),
+            keys=looking.keys(values),
         )
-        return start_one(root, container, onlooking)
+        return start_one(root, container, onlooking, proxy=values["sig_proxy"])
 
     def start_named(name: str) -> None:
         container = store.get(name)
@@ -64,7 +77,20 @@ def start(
     return for_each(names, start_named)
 
 
-def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> int:
+def _all(root: Path, conditions: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the containers that do not run, or those of them that are chosen."""
+    from rootless.cli.selection import choose
+    from rootless.errors import RlError
+
+    if names:
+        raise RlError("--all and --filter choose the containers: name none")
+    chosen, _ = choose(root, conditions)
+    return tuple(container.name for container in reversed(chosen) if not container.active)
+
+
+def start_one(
+    root: Path, container: Container, onlooking: Onlooking | None, *, proxy: bool = True
+) -> int:
     """Start a container that does not run; return its exit code, or 0 if nobody looks on."""
     from rootless.containers import stop
     from rootless.containers.launch import Launch
@@ -76,13 +102,20 @@ def start_one(root: Path, container: Container, onlooking: Onlooking | None) -> 
     launch = Launch.next()
     try:
         claimed = ContainerStore(root).claim(container, Process.of(launch.child.pid))
-        return follow(root, claimed.id, launch, onlooking)
+        return follow(root, claimed.id, launch, onlooking, proxy=proxy)
     except BaseException:
         launch.end()
         raise
 
 
-def follow(root: Path, container_id: str, launch: Launch, onlooking: Onlooking | None) -> int:
+def follow(
+    root: Path,
+    container_id: str,
+    launch: Launch,
+    onlooking: Onlooking | None,
+    *,
+    proxy: bool = True,
+) -> int:
     """Have a supervisor start its container; return its exit code, or 0 if nobody looks on."""
     from rootless.containers import attach
 
@@ -95,5 +128,5 @@ def follow(root: Path, container_id: str, launch: Launch, onlooking: Onlooking |
             click.echo(f"rl: warning: {said}", err=True)
         return 0
     onlooking.close_handed()
-    code = onlooking.follow(launch.channel)
+    code = onlooking.follow(launch.channel, proxy=proxy)
     return 0 if code is None else code

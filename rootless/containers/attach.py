@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from rootless.containers.channel import Channel
@@ -101,7 +101,14 @@ class _Typing(Pump):
 class Onlooking:
     """Our streams and what becomes of them; ``handed`` are the descriptors for the supervisor."""
 
-    def __init__(self, *, stdin: bool, output: bool, terminal: bool, keys: bytes = b"") -> None:
+    def __init__(
+        self,
+        *,
+        stdin: bool,
+        outputs: Collection[str] = ("stdout", "stderr"),
+        terminal: bool,
+        keys: bytes = b"",
+    ) -> None:
         self.handed: dict[str, int] = {}
         self._terminal = terminal
         self._typing: _Typing | None = None
@@ -110,10 +117,15 @@ class Onlooking:
             self.handed["stdin"], ours = os.pipe()
             os.set_blocking(ours, False)
             self._typing = _Typing(ours, keys if terminal else b"")
-        if output:
+        if "stdout" in outputs:
             self.handed["stdout"] = 1
-            if not terminal:
-                self.handed["stderr"] = 2
+        if "stderr" in outputs and not terminal:
+            self.handed["stderr"] = 2
+
+    @property
+    def shows(self) -> bool:
+        """Whether anything of the container's output comes to us."""
+        return not self.handed.keys().isdisjoint(("stdout", "stderr"))
 
     def close_handed(self) -> None:
         """Close what only the supervisor needs, once it has it."""

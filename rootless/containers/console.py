@@ -142,6 +142,8 @@ class Console:
     def __init__(self, container: Path, owner: Onlooker) -> None:
         self.stopped = False
         """Whether somebody asked for the container's end, so that it is not started again."""
+        self.asked = False
+        """Whether it was a person who asked, and not the machine that goes down."""
         self.child: process.Child | None = None
         self._owner = owner
         self._onlookers = [owner]
@@ -244,7 +246,7 @@ class Console:
             onlooker.follows = True
             onlooker.channel.send({"following": True})
         if "stop" in message:
-            self.stopped = True
+            self.stopped = self.asked = True
         number = message.get("stop") or message.get("signal")
         if number is not None and self.child is not None:
             self.child.send_signal(int(number))

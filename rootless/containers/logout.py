@@ -17,17 +17,41 @@ _CONFIGURATION = (
     "/run/systemd/logind.conf.d/*.conf",
     "/etc/systemd/logind.conf.d/*.conf",
 )
+# A file for each user whose systemd --user goes on when nobody of that name is logged in.
+_LINGER = Path("/var/lib/systemd/linger")
 
 
 def warning() -> str | None:
     """Return what to tell the person who starts a container, None where it outlives the login."""
-    files = [name for pattern in _CONFIGURATION for name in sorted(glob.glob(pattern))]
-    if in_session(_read("/proc/self/cgroup")) and kills(map(_read, files)):
+    cgroup = _read("/proc/self/cgroup")
+    if in_session(cgroup):
+        files = [name for pattern in _CONFIGURATION for name in sorted(glob.glob(pattern))]
+        if kills(map(_read, files)):
+            return (
+                "systemd ends this container when you log out "
+                "(loginctl enable-linger, and systemd-run --user --scope rl …, keep it)"
+            )
+    elif (uid := user_manager(cgroup)) is not None and not _lingers(uid):
         return (
-            "systemd ends this container when you log out "
-            "(loginctl enable-linger, and systemd-run --user --scope rl …, keep it)"
+            "systemd ends this container when you log out for the last time "
+            "(loginctl enable-linger keeps it)"
         )
     return None
+
+
+def user_manager(cgroup: str) -> int | None:
+    """Return whose systemd --user a process with this /proc/PID/cgroup belongs to, if to any."""
+    found = re.search(r"/user@([0-9]+)\.service(/|$)", cgroup, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _lingers(uid: int) -> bool:
+    import pwd
+
+    try:
+        return (_LINGER / pwd.getpwuid(uid).pw_name).exists()
+    except KeyError:
+        return False
 
 
 def in_session(cgroup: str) -> bool:

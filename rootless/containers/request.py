@@ -174,19 +174,22 @@ def parse_env(items: list[str], host: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def parse_env_file(path: str) -> list[str]:
-    """Return the NAME=VALUE and NAME lines of an --env-file, without comments and blank lines."""
+def parse_lines(path: str, what: str) -> list[str]:
+    """Return the NAME=VALUE and NAME lines of a file, without comments and blank lines.
+
+    ``what`` they are: environment or label.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RlError(f"cannot read the environment file {path}: {why}") from None
+        raise RlError(f"cannot read the {what} file {path}: {why}") from None
     kept = [line.lstrip() for line in lines]
     kept = [line for line in kept if line and not line.startswith("#")]
     for line in kept:
         if any(space in line.partition("=")[0] for space in " \t"):
-            raise RlError(f"invalid line in the environment file {path}: {line!r}")
+            raise RlError(f"invalid line in the {what} file {path}: {line!r}")
     return kept
 
 

@@ -41,6 +41,10 @@ class Policy:
             return exit_code != 0 and (self.limit == 0 or restarts < self.limit)
         return self.name in ("always", "unless-stopped")
 
+    def on_boot(self, *, stopped: bool) -> bool:
+        """Tell whether it is to run again after a reboot; ``stopped`` when somebody wanted that."""
+        return self.name == "always" or (self.name == "unless-stopped" and not stopped)
+
 
 def delay(previous: float, ran: float) -> float:
     """Return the seconds to wait, after those waited before and those that the container ran."""

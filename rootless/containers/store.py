@@ -71,6 +71,8 @@ class State:
     restarts: int = 0
     disk: dict[str, int] | None = None
     """What `rl update` has made of its disk limit."""
+    stopped: bool = False
+    """Whether its last run ended because a person asked for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class ContainerStore:
             if self.by_id(container.id).active:
                 raise RlError(f"container {container.name} is already running")
             fresh = {"status": "created", "supervisor": supervisor, "init": None}
-            return self._change(container, {**fresh, "error": "", "restarts": 0})
+            return self._change(container, {**fresh, "error": "", "restarts": 0, "stopped": False})
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name; the caller has checked its form."""

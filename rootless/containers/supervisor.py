@@ -79,9 +79,11 @@ class _Record:
         self._executed_at = time.monotonic()
         announce(self.container, "start")
 
-    def ended(self, exit_code: int, *, again: bool = False) -> None:
+    def ended(self, exit_code: int, *, again: bool = False, stopped: bool = False) -> None:
         status = "restarting" if again else "exited"
-        self._update(status=status, exit_code=exit_code, finished_at=now(), init=None)
+        self._update(
+            status=status, exit_code=exit_code, finished_at=now(), init=None, stopped=stopped
+        )
         if self._executed_at is not None:
             ran = str(int(time.monotonic() - self._executed_at))
             announce(self.container, "die", exitCode=str(exit_code), execDuration=ran)
@@ -132,7 +134,7 @@ class _Supervisor:
             self._console.finish(code, error)
             pause = restart.delay(pause, time.monotonic() - self._began)
             if not self._pause(pause):
-                self._record.ended(code)
+                self._record.ended(code, stopped=self._console.asked)
                 break
             self._restarts += 1
             self._record.restarted(self._restarts)
@@ -273,7 +275,8 @@ class _Supervisor:
                 console.hear_all()
                 console.run_ended()
                 if failure is None:
-                    self._record.ended(child.wait(), again=self._again(child.wait()))
+                    code = child.wait()
+                    self._record.ended(code, again=self._again(code), stopped=console.asked)
         if failure is not None:
             raise failure
         return child.wait()

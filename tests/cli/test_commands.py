@@ -276,3 +276,9 @@ def test_names_are_completed(rl: Rl, one: str) -> None:
     assert complete("rl rmi al") == ["alpine", "alpine:latest"]
     assert complete("rl inspect ") == ["one", "alpine", "alpine:latest"]
     assert complete("rl --root /nowhere rm o") == []
+
+
+def test_scripts_can_ask_whether_there_is_a_container(rl: Rl, one: str) -> None:
+    assert rl("container", "exists", one).stdout == ""
+    done = rl("container", "exists", "none", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

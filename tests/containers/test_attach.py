@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -160,3 +162,45 @@ def test_name_can_be_changed_to_one_that_is_free(rl: Rl) -> None:
     assert "already in use" in rl("rename", "moved", "moved", check=False).stderr
     assert "invalid container name" in rl("rename", "moved", "a b", check=False).stderr
     rl("rm", "moved")
+
+
+def test_only_the_streams_that_were_asked_for_are_connected(rl: Rl) -> None:
+    script = ("alpine", "sh", "-c", "cat; echo out; echo err >&2; exit 3")
+    done = rl("run", "-q", "-a", "stdout", "--name", "some", *script, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "")
+    assert rl("logs", "some").stderr == "err\n"
+    rl("rm", "some")
+    done = rl("run", "-i", "-a", "stdin", "--name", "mute", *script, input="in\n")
+    assert done.stdout.strip() == rl("inspect", "-f", "{{.Id}}", "mute").stdout.strip()
+    assert rl("logs", "mute").stdout == "in\nout\n"
+    rl("rm", "mute")
+    both = rl("run", "-q", "-a", "STDOUT", "-a", "stderr", "--rm", *script, check=False)
+    assert (both.stdout, both.stderr) == ("out\n", "err\n")
+    assert "-a and -d" in rl("run", "-d", "-a", "stdin", *script, check=False).stderr
+    assert "invalid stream" in rl("run", "-a", "std", *script, check=False).stderr
+
+
+@pytest.mark.parametrize("begin", ["run", "start"])
+def test_signals_stay_with_the_command_if_that_is_wanted(rl: Rl, begin: str) -> None:
+    script = ("sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done")
+    arguments = ["run", "--sig-proxy=false", "--name", "calm", "alpine", *script]
+    if begin == "start":
+        rl("create", "--name", "calm", "alpine", *script)
+        arguments = ["start", "-a", "--sig-proxy=false", "calm"]
+    with rl.start(*arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+    assert rl("inspect", "-f", "{{.State.Status}}", "calm").stdout == "running\n"
+    rl("rm", "-f", "calm")
+
+
+def test_labels_come_from_a_file_too(rl: Rl, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("# comment\na=file\nb=two words\n")
+    options = ("--label-file", str(tmp_path / "labels"), "--label", "a=line")
+    rl("create", "--name", "labelled", *options, "alpine", "true")
+    form = "{{json .Config.Labels}}"
+    labels = json.loads(rl("inspect", "-f", form, "labelled").stdout)
+    assert labels.items() >= {"a": "line", "b": "two words"}.items()
+    rl("rm", "labelled")

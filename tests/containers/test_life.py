@@ -71,6 +71,52 @@ TABLE: dict[str, dict[str, tuple[int, str, str]]] = {
         "running": (0, "sleep 1000", "running"),
         "exited": (125, "container life is not running", "exited"),
     },
+    "exec -d life true": {
+        "created": (125, "container life is not running", "created"),
+        "running": (0, "", "running"),
+        "exited": (125, "container life is not running", "exited"),
+    },
+    "wait --condition running life": {
+        "running": (0, "-1\n", "running"),
+        "exited": (125, "container life does not run", "exited"),
+    },
+    "healthcheck run life": {
+        "created": (125, "container life has no defined healthcheck", "created"),
+        "running": (125, "container life has no defined healthcheck", "running"),
+        "exited": (125, "container life has no defined healthcheck", "exited"),
+    },
+    "container exists life": {
+        "created": (0, "", "created"),
+        "running": (0, "", "running"),
+        "exited": (0, "", "exited"),
+    },
+    "inspect -f {{.State.Running}} life": {
+        "created": (0, "false\n", "created"),
+        "running": (0, "true\n", "running"),
+        "exited": (0, "false\n", "exited"),
+    },
+    "ps -q --filter name=life": {
+        "created": (0, "", "created"),
+        "exited": (0, "", "exited"),
+    },
+    "ps --format {{.Status}}": {
+        "running": (0, "Up ", "running"),
+    },
+    "ps -a --format {{.Status}}": {
+        "created": (0, "Created\n", "created"),
+        "running": (0, "Up ", "running"),
+        "exited": (0, "Exited (137) ", "exited"),
+    },
+    "diff life": {
+        "created": (0, "", "created"),
+        "running": (0, "", "running"),
+        "exited": (0, "", "exited"),
+    },
+    "cp life:/etc/motd -": {
+        "created": (0, "motd", "created"),
+        "running": (0, "motd", "running"),
+        "exited": (0, "motd", "exited"),
+    },
     "rename life other": {
         "created": (0, "", ""),
         "running": (0, "", ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootless.containers.logout import in_session, kills
+from rootless.containers.logout import in_session, kills, user_manager
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,19 @@ from rootless.containers.logout import in_session, kills
 )
 def test_only_a_session_ends_with_the_login(cgroup: str, session: bool) -> None:
     assert in_session(cgroup) is session
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "uid"),
+    [
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope\n", 1000),
+        ("0::/user.slice/user-1000.slice/user@1000.service\n", 1000),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("", None),
+    ],
+)
+def test_users_manager_is_known_from_the_cgroup(cgroup: str, uid: int | None) -> None:
+    assert user_manager(cgroup) == uid
 
 
 @pytest.mark.parametrize(

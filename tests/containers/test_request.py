@@ -10,7 +10,7 @@ import pytest
 from rootless.containers.request import (
     Mount,
     parse_env,
-    parse_env_file,
+    parse_lines,
     parse_mount,
     parse_tmpfs,
     parse_volume,
@@ -113,7 +113,7 @@ def test_variable_without_name_is_refused() -> None:
 def test_env_file_has_comments_and_blank_lines(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("\ufeff# comment\n\nA=1 2\n  B=#2\nHOST\n")
-    assert parse_env_file(str(file)) == ["A=1 2", "B=#2", "HOST"]
+    assert parse_lines(str(file), "environment") == ["A=1 2", "B=#2", "HOST"]
 
 
 @pytest.mark.parametrize("content", [b"A B=1\n", b"\xff\xfe=1\n"])
@@ -121,6 +121,6 @@ def test_bad_env_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -> 
     file = tmp_path / "env"
     file.write_bytes(content)
     with pytest.raises(RlError, match=str(file)):
-        parse_env_file(str(file))
+        parse_lines(str(file), "environment")
     with pytest.raises(RlError, match="missing"):
-        parse_env_file(str(tmp_path / "missing"))
+        parse_lines(str(tmp_path / "missing"), "label")

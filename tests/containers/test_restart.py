@@ -11,6 +11,7 @@ import pytest
 
 from rootless.containers.restart import Policy, delay
 from rootless.errors import RlError
+from tests.support import leaks
 from tests.support.runner import Rl
 
 
@@ -36,6 +37,17 @@ def test_policy_decides_by_exit_code_and_count(
 def test_unknown_policy_is_an_error(text: str) -> None:
     with pytest.raises(RlError, match="invalid restart policy"):
         Policy.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("policy", "stopped", "starts"),
+    [
+        ("always", False, True), ("always", True, True), ("unless-stopped", False, True),
+        ("unless-stopped", True, False), ("on-failure", False, False), ("no", False, False),
+    ],
+)  # fmt: skip
+def test_policy_decides_what_runs_after_a_reboot(policy: str, stopped: bool, starts: bool) -> None:
+    assert Policy.parse(policy).on_boot(stopped=stopped) is starts
 
 
 def test_waiting_doubles_up_to_a_minute_and_begins_anew_after_a_long_run() -> None:
@@ -96,3 +108,40 @@ def test_restart_and_removal_contradict_each_other(rl: Rl) -> None:
         125,
         "rl: --restart and --rm contradict each other\n",
     )
+
+
+def test_what_should_run_after_a_reboot_is_started_by_one_command(fresh_rl: Rl) -> None:
+    rl = fresh_rl
+    policies = ("no", "on-failure", "always", "unless-stopped")
+    for policy in policies:
+        for end in ("stopped", "cut"):
+            options = ("--name", f"{policy}-{end}", "--restart", policy)
+            rl("run", "-q", "-d", *options, "alpine", "sleep", "1000")
+    ids = rl("ps", "-q", "--no-trunc", "--filter", "name=-cut").stdout.split()
+    rl("stop", "-t", "0", *(f"{policy}-stopped" for policy in policies))
+    for container_id in ids:
+        directory = rl.root / "containers" / container_id
+        os.kill(json.loads((directory / "state.json").read_bytes())["supervisor"]["pid"], 9)
+        assert leaks.wait_for_none(directory) == []
+    boot = rl("start", "--all", "--filter", "should-start-on-boot=true")
+    assert boot.stdout.split() == ["always-stopped", "always-cut", "unless-stopped-cut"]
+    assert rl("start", "--filter", "restart-policy=no").stdout.split() == ["no-stopped", "no-cut"]
+    shown = rl("ps", "--filter", "restart-policy=always", "--format", "{{.Names}}").stdout.split()
+    assert sorted(shown) == ["always-cut", "always-stopped"]
+    assert rl("start", "--all", "no-cut", check=False).returncode == 125
+    assert "use --all" in rl("start", check=False).stderr
+    rl("rm", "-f", *rl("ps", "-aq").stdout.split())
+
+
+def test_supervisor_that_the_machine_ends_leaves_a_container_that_starts_on_boot(rl: Rl) -> None:
+    options = ("--restart", "unless-stopped", "--init")
+    container_id = rl("run", "-d", "--name", "down", *options, "alpine", "sleep", "1000").stdout
+    state = rl.root / "containers" / container_id.strip() / "state.json"
+    os.kill(json.loads(state.read_bytes())["supervisor"]["pid"], signal.SIGTERM)
+    rl("wait", "down")
+    query = ("ps", "-aq", "--filter", "name=down", "--filter", "should-start-on-boot=true")
+    assert rl(*query).stdout != ""
+    rl("start", "down")
+    rl("stop", "-t", "0", "down")
+    assert rl(*query).stdout == ""
+    rl("rm", "down")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rootless.cli.options import together
+from rootless.containers.request import parse_lines
 from rootless.errors import RlError
 
 options = together(
@@ -15,6 +16,9 @@ options = together(
     click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends."),
     click.option(
         "-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Label the container."
+    ),
+    click.option(
+        "--label-file", multiple=True, metavar="FILE", help="Label it as the lines of FILE say."
     ),
     click.option("--cidfile", metavar="FILE", help="Write the container's ID to FILE."),
     click.option("--init", is_flag=True, help="Run a small init as PID 1 that reaps processes."),
@@ -56,10 +60,11 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
         raise RlError("--restart and --rm contradict each other")
     kept = ("name", "auto_remove", "init", "stop_signal", "stop_timeout", "restart", "log_driver")
+    from_files = [line for path in values["label_file"] for line in parse_lines(path, "label")]
     log_options = dict(item.partition("=")[::2] for item in values["log_opt"])
     log.Limits.parse(log_options)
     return {
         **{name: values[name] for name in kept},
         "log_options": log_options,
-        "labels": dict(item.partition("=")[::2] for item in values["label"]),
+        "labels": dict(item.partition("=")[::2] for item in (*from_files, *values["label"])),
     }

@@ -41,7 +41,9 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the variables of -e and --env-file as NAME=VALUE, the later ones last."""
-    files = [line for path in values["env_file"] for line in requests.parse_env_file(path)]
+    files = [
+        line for path in values["env_file"] for line in requests.parse_lines(path, "environment")
+    ]
     return requests.parse_env([*files, *values["env"]], os.environ)
 
 
