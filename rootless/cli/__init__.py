@@ -127,9 +127,18 @@ _SECTIONS: Final = {
             "ls": _IMAGES,
             "rm": _RMI,
             "inspect": Entry("rootless.cli.inspect:inspect_image", "Show all about images"),
+            "prune": Entry("rootless.cli.prune:images", "Remove the images that no container has"),
         },
     ),
-    "system": Section("Work with this installation", {"events": _EVENTS, "info": _INFO}),
+    "system": Section(
+        "Work with this installation",
+        {
+            "df": Entry("rootless.cli.df:df", "Show how much disk all takes"),
+            "events": _EVENTS,
+            "info": _INFO,
+            "prune": Entry("rootless.cli.prune:system", "Remove what is not used"),
+        },
+    ),
     "volume": Section(
         "Work with volumes",
         {

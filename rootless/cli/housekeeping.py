@@ -5,6 +5,7 @@ Owns the order in which the stores are tidied; each knows its own garbage.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from rootless.cli.report import complain
@@ -26,3 +27,35 @@ def tidy(root: Path) -> None:
         userns.call(ImageStore(root).sweep, ContainerStore(root).used_layers)
     except RlError as error:
         complain(f"cannot clear up {root}: {error}")
+
+
+def collect(root: Path, fresh: Collection[str]) -> None:
+    """Remove images, those first that were not used for longest, until the rest is allowed.
+
+    Done after a pull, where the configuration has a limit. Never those that a container has, nor
+    those with an ID of ``fresh``. What was removed is said.
+    """
+    from rootless import config
+    from rootless.sizes import parse_size
+
+    given = config.section("images")
+    if unknown := given.keys() - {"limit"}:
+        raise RlError(f"the configuration's [images] has no {min(unknown)}: limit")
+    if "limit" not in given:
+        return
+    limit = parse_size(str(given["limit"]))
+    from rootless.cli import pruning
+    from rootless.cli.units import size
+    from rootless.images import usage
+
+    store = ImageStore(root)
+    kept = {container.extra.image_id for container in ContainerStore(root).list()} | set(fresh)
+    doomed = usage.superfluous(store, store.images(), kept, limit)
+    if doomed:
+        for line in pruning.remove_images(root, doomed).lines:
+            complain(f"{line} (not used for longest; images may take {size(limit)})")
+    taken = sum(usage.together(store, store.images()).values())
+    if taken > limit:
+        complain(
+            f"warning: images take {size(taken)}, more than {size(limit)}: containers have them"
+        )

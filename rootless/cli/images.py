@@ -39,12 +39,16 @@ def images(
     """
     from rootless.cli import filters, image_view
     from rootless.cli.output import render
+    from rootless.images import usage
     from rootless.images.store import ImageStore
 
     wanted = filters.parse(conditions, image_view.FILTERS)
     patterns = wanted.get("reference", []) + ([name] if name else [])
+    store = ImageStore(settings.root)
     found = [
-        image for image in ImageStore(settings.root).images() if image_view.selected(image, wanted)
+        usage.unpacked(store, image)
+        for image in store.images()
+        if image_view.selected(image, wanted)
     ]
     # The newest first; those that do not say when they were made come last.
     found.sort(key=lambda image: image.created, reverse=True)

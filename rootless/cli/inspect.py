@@ -107,9 +107,11 @@ def _container(root: Path, name: str) -> dict[str, Any]:
 
 def _image(root: Path, name: str) -> dict[str, Any]:
     from rootless.cli import image_view
+    from rootless.images import usage
     from rootless.images.store import ImageStore
 
-    return image_view.inspect(ImageStore(root).find(name), root)
+    store = ImageStore(root)
+    return image_view.inspect(usage.unpacked(store, store.find(name)), root)
 
 
 def _volume(root: Path, name: str) -> dict[str, Any]:

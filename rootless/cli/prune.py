@@ -1,51 +1,78 @@
-"""`rl container prune`."""
+"""`rl container prune`, `rl image prune` and `rl system prune`."""
 
 from __future__ import annotations
 
 import click
 
+from rootless.cli import pruning
 from rootless.cli.settings import Settings, pass_settings
+
+_CONDITIONS = ("label", "label!", "until")
+_filter = pruning.filter_option("Only some, by label, label!, or until a time (10m, RFC 3339).")
 
 
 @click.command("prune")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option(
-    "--filter",
-    "conditions",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only some, by label, or until a time (10m, RFC 3339).",
-)
+@pruning.force_option
+@_filter
 @pass_settings
 def prune(settings: Settings, force: bool, conditions: tuple[str, ...]) -> None:
     """Remove all containers that do not run."""
-    from datetime import UTC, datetime
-
     from rootless.cli import filters
-    from rootless.cli.logs import parse_moment
-    from rootless.cli.units import parse_time, size
-    from rootless.containers.changes import sizes
-    from rootless.containers.remove import remove
-    from rootless.containers.store import ContainerStore
 
-    wanted = filters.parse(conditions, ("label", "until"))
-    now = datetime.now(UTC)
-    limits = [parse_moment(text, now) for text in wanted.get("until", ())]
-    if not force:
-        click.echo("WARNING! This will remove all stopped containers.")
-        if not click.confirm("Are you sure you want to continue?"):
-            return
-    doomed = [
-        container
-        for container in ContainerStore(settings.root).list()
-        if not container.active
-        and filters.labels_match(wanted.get("label", ()), container.extra.labels)
-        and all(created < limit for limit in limits if (created := parse_time(container.created)))
-    ]
-    freed = sum(sizes(doomed).values())
-    for container in doomed:
-        remove(settings.root, container)
-    if doomed:
-        click.echo("Deleted Containers:")
-        click.echo("\n".join(container.id for container in doomed) + "\n")
-    click.echo(f"Total reclaimed space: {size(freed)}")
+    wanted = filters.parse(conditions, _CONDITIONS)
+    if pruning.agreed(force, "This will remove all stopped containers."):
+        pruning.say(pruning.containers(settings.root, wanted))
+
+
+@click.command("prune")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that have a tag.")
+@pruning.force_option
+@_filter
+@pass_settings
+def images(settings: Settings, everything: bool, force: bool, conditions: tuple[str, ...]) -> None:
+    """Remove the images that no container has: those without a tag, or all."""
+    from rootless.cli import filters
+
+    wanted = filters.parse(conditions, (*_CONDITIONS, "dangling"))
+    for text in wanted.get("dangling", ()):
+        everything = not filters.truth("dangling", text)
+    which = "images without at least one container associated to them"
+    which = f"all {which}" if everything else "all dangling images"
+    if pruning.agreed(force, f"This will remove {which}."):
+        pruning.say(pruning.images(settings.root, wanted, everything=everything))
+
+
+@click.command("prune")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also images that have a tag.")
+@click.option("--volumes", is_flag=True, help="Also volumes that nobody named.")
+@pruning.force_option
+@_filter
+@pass_settings
+def system(
+    settings: Settings,
+    everything: bool,
+    volumes: bool,
+    force: bool,
+    conditions: tuple[str, ...],
+) -> None:
+    """Remove all containers that do not run, and the images that no container has then."""
+    from rootless.cli import filters
+    from rootless.errors import RlError
+
+    wanted = filters.parse(conditions, _CONDITIONS)
+    if volumes and "until" in wanted:
+        raise RlError("--filter until= does not go together with --volumes")
+    parts = ["all stopped containers"]
+    parts += ["all anonymous volumes not used by at least one container"] if volumes else []
+    parts.append(
+        "all images without at least one container associated to them"
+        if everything
+        else "all dangling images"
+    )
+    if not pruning.agreed(force, "\n  - ".join(("This will remove:", *parts)) + "\n"):
+        return
+    root = settings.root
+    pruned = [pruning.containers(root, wanted)]
+    if volumes:
+        pruned.append(pruning.volumes(root, wanted, everything=False))
+    pruning.say(*pruned, pruning.images(root, wanted, everything=everything))

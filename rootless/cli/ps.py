@@ -75,9 +75,11 @@ def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None
     from rootless.cli import units
     from rootless.containers import disk
     from rootless.containers.changes import sizes
+    from rootless.images import usage
     from rootless.images.store import ImageStore
 
-    images = {image.id: image.size for image in ImageStore(root).images()}
+    store = ImageStore(root)
+    images = {image.id: usage.unpacked(store, image).size for image in store.images()}
     written = sizes(containers)
     for container, row in zip(containers, rows, strict=True):
         own = written[container.id]

@@ -19,17 +19,20 @@ def pull(settings: Settings, quiet: bool, platform: str | None, names: tuple[str
     NAME is an image as in `docker pull`: alpine, user/image:tag,
     host:5000/image@sha256:… The full names go to stdout.
     """
-    from rootless.cli.housekeeping import tidy
+    from rootless.cli.housekeeping import collect, tidy
     from rootless.cli.report import for_each
     from rootless.images.pull import pull_image
     from rootless.images.reference import Reference
 
     root = settings.root
 
+    fresh = []
+
     def pull_one(name: str) -> None:
-        pull_image(root, name, platform, quiet)
+        fresh.append(pull_image(root, name, platform, quiet))
         click.echo(str(Reference.parse(name)))
 
     status = for_each(names, pull_one)
     tidy(root)
+    collect(root, fresh)
     return status

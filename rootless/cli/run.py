@@ -194,4 +194,8 @@ def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
     if values["userns"] != "single":
         # Said before anything is fetched that could not be run.
         userns.user_maps()
-    return images.find(pull_image(root, name, platform=platform, quiet=values["quiet"]))
+    image = images.find(pull_image(root, name, platform=platform, quiet=values["quiet"]))
+    from rootless.cli.housekeeping import collect
+
+    collect(root, [image.id])
+    return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import complete
+from rootless.cli import complete, pruning
 from rootless.cli.settings import Settings, pass_settings
 
 _names = click.argument(
@@ -96,45 +96,16 @@ def rm(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
 
 @click.command
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that have a name.")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option(
-    "--filter", "conditions", multiple=True, metavar="KEY=VALUE", help="Only some, by label, all."
-)
+@pruning.force_option
+@pruning.filter_option("Only some, by label, label!, all.")
 @pass_settings
 def prune(settings: Settings, everything: bool, force: bool, conditions: tuple[str, ...]) -> None:
     """Remove the volumes that no container has: the anonymous ones, or all."""
     from rootless.cli import filters
-    from rootless.cli.units import size
-    from rootless.containers.changes import tree_sizes
-    from rootless.containers.remove import remove_volume
-    from rootless.containers.store import ContainerStore
-    from rootless.containers.volumes import VolumeStore
 
-    root = settings.root
     wanted = filters.parse(conditions, ("all", "label", "label!"))
     everything = everything or any(filters.truth("all", text) for text in wanted.get("all", ()))
-    if not force:
-        kind = "all" if everything else "anonymous"
-        click.echo(
-            f"WARNING! This will remove {kind} local volumes not used by at least one container."
-        )
-        if not click.confirm("Are you sure you want to continue?"):
-            return
-    users = ContainerStore(root).used_volumes()
-    doomed = [
-        volume
-        for volume in VolumeStore(root).list()
-        if volume.name not in users
-        and (everything or volume.anonymous)
-        and filters.labels_match(wanted.get("label", ()), volume.labels)
-        and not any(
-            filters.labels_match([text], volume.labels) for text in wanted.get("label!", ())
-        )
-    ]
-    freed = sum(tree_sizes({volume.name: str(volume.path) for volume in doomed}).values())
-    for volume in doomed:
-        remove_volume(root, volume.name)
-    if doomed:
-        click.echo("Deleted Volumes:")
-        click.echo("\n".join(volume.name for volume in doomed) + "\n")
-    click.echo(f"Total reclaimed space: {size(freed)}")
+    kind = "all" if everything else "anonymous"
+    warning = f"This will remove {kind} local volumes not used by at least one container."
+    if pruning.agreed(force, warning):
+        pruning.say(pruning.volumes(settings.root, wanted, everything=everything))

@@ -42,5 +42,6 @@ def _size(tree: str) -> int:
             if found.st_nlink > 1 and identity in counted:
                 continue
             counted.add(identity)
-            total += found.st_size
+            # Holes are not written.
+            total += min(found.st_size, found.st_blocks * 512)
     return total

@@ -30,6 +30,7 @@ from rootless.containers.store import (
 from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.files import replace_file
+from rootless.images import usage
 from rootless.images.manifest import Platform
 from rootless.images.store import Image, ImageStore
 from rootless.networks import etc
@@ -90,6 +91,7 @@ def create(
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+    usage.mark_used(images, image)
     announce(container, "create")
     return container
 

@@ -12,6 +12,7 @@ with `userxattr` understands.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -23,7 +24,15 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeVar, cast
 
 from rootless.errors import RlError
-from rootless.images.metadata import is_kept, root_is_alone, set_owner, set_xattrs, shown, times
+from rootless.images.metadata import (
+    SIZE_XATTR,
+    is_kept,
+    root_is_alone,
+    set_owner,
+    set_xattrs,
+    shown,
+    times,
+)
 from rootless.images.stream import LayerStream
 from rootless.trees import remove_tree
 
@@ -69,10 +78,12 @@ def unpack(fd: int, directory: str, diff_id: str, media_type: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     stream = LayerStream(fd, media_type)
     _confine(directory)
-    _unpack_entries(stream)
+    size = _unpack_entries(stream)
     found = stream.drain()
     if found != diff_id:
         raise RlError(f"its content is {found}, not what the image's configuration says")
+    with contextlib.suppress(OSError):  # only shown; not every file system takes it
+        os.setxattr(".", SIZE_XATTR, str(size).encode())
     # The rename that follows makes the layer valid for good, so its files must not be
     # lost in a crash after it. One syncfs does for thousands of fsyncs.
     root = os.open(".", os.O_RDONLY)
@@ -100,9 +111,10 @@ def _confine(directory: str) -> None:
     os.chmod(".", 0o755)
 
 
-def _unpack_entries(stream: LayerStream) -> None:
+def _unpack_entries(stream: LayerStream) -> int:
+    """Make all entries, and return how many bytes their files hold."""
     if stream.at_end():
-        return
+        return 0
     unpacker = _Unpacker(stream)
     name = "the first entry"
     try:
@@ -120,6 +132,7 @@ def _unpack_entries(stream: LayerStream) -> None:
             raise RlError("the header after it is damaged")
         name = "whiteouts"
         unpacker.finish()
+        return unpacker.size
     except RlError as error:
         raise RlError(f"{name}: {error}") from None
     except OSError as error:
@@ -160,6 +173,7 @@ class _Unpacker:
     """
 
     def __init__(self, stream: LayerStream) -> None:
+        self.size = 0
         self._stream = stream
         # Set last: making what is in a directory changes its time.
         self._mtimes: dict[str, int] = {}
@@ -262,6 +276,7 @@ class _Unpacker:
     def _make_file(self, path: str, entry: tarfile.TarInfo) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = self._make(path, lambda to: os.open(to, flags, 0o600))
+        self.size += entry.size
         try:
             if entry.sparse is None:
                 self._write(fd, entry.size)

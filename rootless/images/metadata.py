@@ -15,6 +15,9 @@ from typing import Final
 
 from rootless.errors import RlError
 
+# What a layer's root keeps of its unpacked size. Hidden in a mount, and no image can set it.
+SIZE_XATTR: Final = "user.overlay.rl.size"
+
 PAX_XATTR: Final = "SCHILY.xattr."
 # An image that brought these could rename, hide or redirect entries of other layers.
 _OVERLAY_XATTRS: Final = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")
