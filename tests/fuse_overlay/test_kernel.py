@@ -112,6 +112,10 @@ def _allocate(name: str) -> Operation:
     return operation
 
 
+def _remove_acl(name: str) -> Operation:
+    return lambda root: os.removexattr(root / name, "system.posix_acl_access")
+
+
 OPERATIONS: list[tuple[str, Operation]] = [
     ("read a lower file", lambda r: (r / "a").read_text()),
     ("append to a lower file", _write("a", "more", "a")),
@@ -185,6 +189,8 @@ OPERATIONS: list[tuple[str, Operation]] = [
     ("remove a lower attribute", lambda r: os.removexattr(r / "b/attr", "user.lower")),
     ("get a missing attribute", lambda r: os.getxattr(r / "b/attr", "user.lower")),
     ("list the attributes of the root", os.listxattr),
+    ("remove an ACL from an upper file without one", _remove_acl("a")),
+    ("remove an ACL from a lower file without one", _remove_acl("b/lower-open")),
     ("an unlinked open file", _open_unlinked),
     ("an unlinked open lower file", _read_open_lower_after_unlink),
     ("set times", lambda r: os.utime(r / "b/one", ns=(10**9 + 1, 2 * 10**9 + 2))),
