@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from fuse_overlay.copyup import Copier
 from fuse_overlay.inodes import Directory, File, Inode
 from fuse_overlay.layers import descriptor_path, open_directory
-from fuse_overlay.links import Links
+from fuse_overlay.links import Links, link_key
 from fuse_overlay.merge import UPPER, Kind, is_reserved
 from fuse_overlay.syscalls import RENAME_EXCHANGE, renameat2
 from fuse_overlay.tree import Tree
@@ -306,13 +306,17 @@ class Changes:
         `kept` is a descriptor of the file and taken over.
         """
         self._inodes.detach(file, parent, name)
+        status = os.fstat(kept)
         if not file.in_upper:
             file.lost_names += 1
+            if status.st_nlink > 1:
+                self._links.lose(link_key(file.layer, status), self._work)
         elif file.link_key is not None and not in_upper:
             self._links.adjust(file.link_key, -1)
-        status = os.fstat(kept)
         if self.tree.links(file, status) <= 0:
             self._inodes.drop_keys(file)
+            if not file.in_upper:
+                self._links.forget_lost(link_key(file.layer, status))
             if file.link_key is not None:
                 self._links.remove(file.link_key)
                 file.link_key = None

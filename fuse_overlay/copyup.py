@@ -265,6 +265,8 @@ class Copier:
             file.link_key = key
         else:
             self._inodes.drop_keys(file)
+        if file.lost_names:
+            self._links.forget_lost(link_key(file.layer, status))
 
     def materialize(self, file: File, parent: Directory, name: bytes) -> None:
         """Give a name of a copied file that only `links` reaches its own upper entry."""

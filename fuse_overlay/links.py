@@ -3,13 +3,15 @@
 Owns WORK/links: for each such file one more link to its upper copy, named
 `LAYER-INO-CTIME.DIFFERENCE` in hexadecimal after the lower file; the difference is what its link
 count in the overlay exceeds that of the upper copy by. A lower name that has no upper entry finds
-the copy here, also after a remount. Called by `tree`, `copyup`
-and `changes`.
+the copy here, also after a remount. While there is no copy, `LAYER-INO-CTIME.lostN`, a whiteout,
+says how many of the names were removed. Called by `tree`, `copyup` and `changes`.
 """
 
 import os
 
-from fuse_overlay.workdir import make_directory
+from fuse_overlay.workdir import WorkDirectory, make_directory
+
+_LOST = b"lost"
 
 
 def link_key(layer: int, status: os.stat_result) -> bytes:
@@ -33,6 +35,7 @@ class Links:
         self.fd = make_directory(work_root, b"links")
         self._differences: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
+        self._lost: dict[bytes, int] = {}
         listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
             with os.scandir(listing) as entries:
@@ -40,12 +43,17 @@ class Links:
                     key, _, difference = os.fsencode(entry.name).partition(b".")
                     try:
                         layer_and_inode(key)
+                        if difference.startswith(_LOST):
+                            self._lost[key] = int(difference.removeprefix(_LOST), 16)
+                            continue
                         self._differences[key] = int(difference, 16)
                     except ValueError:
                         continue  # none of ours
                     self._keys[entry.inode()] = key
         finally:
             os.close(listing)
+        for key in self._lost.keys() & self._differences.keys():
+            self.forget_lost(key)  # a server was killed before it had
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._differences
@@ -53,6 +61,29 @@ class Links:
     def key_of(self, upper_inode: int) -> bytes | None:
         """The key of an upper file, if it is such a copy."""
         return self._keys.get(upper_inode)
+
+    def lost(self, key: bytes) -> int:
+        """How many names of a lower file without a copy were removed."""
+        return self._lost.get(key, 0)
+
+    def lose(self, key: bytes, work: WorkDirectory) -> None:
+        """Count one more of them, if there is room for that."""
+        before = self._lost.get(key, 0)
+        try:
+            if before:
+                old, new = _lost_name(key, before), _lost_name(key, before + 1)
+                os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            else:
+                work.whiteout(self.fd, _lost_name(key, 1))
+        except OSError:
+            return  # the name is gone, that is no failure; the count is too high, as after a kill
+        self._lost[key] = before + 1
+
+    def forget_lost(self, key: bytes) -> None:
+        """There is a copy now, or no name any more."""
+        count = self._lost.pop(key, 0)
+        if count:
+            os.unlink(_lost_name(key, count), dir_fd=self.fd)
 
     def unreached(self) -> list[bytes]:
         """The keys of the copies that have no other name than the one here."""
@@ -91,6 +122,10 @@ class Links:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def _lost_name(key: bytes, count: int) -> bytes:
+    return b"%s.%s%x" % (key, _LOST, count)
 
 
 def _name(key: bytes, difference: int) -> bytes:

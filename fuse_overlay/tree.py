@@ -262,8 +262,10 @@ class Tree:
         self.inodes.add(file)
         if status.st_nlink > 1:
             self.inodes.add_key(file, (layer, status.st_dev, status.st_ino))
-            if layer == UPPER and self._links is not None:
+            if self._links is not None and layer == UPPER:
                 file.link_key = self._links.key_of(status.st_ino)
+            elif self._links is not None:
+                file.lost_names = self._links.lost(link_key(layer, status))
         return file
 
     def new_directory(self, status: os.stat_result) -> Directory:

@@ -34,6 +34,19 @@ _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Repeated(bytes):
+    """Bytes that are short to print."""
+
+    def __new__(cls, unit: bytes, times: int) -> Repeated:
+        return super().__new__(cls, unit * times)
+
+    def __init__(self, unit: bytes, times: int) -> None:
+        self._text = f"{unit!r} * {times}"
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 # Layers
 
 

@@ -51,7 +51,8 @@ def in_namespace(function: Callable[..., None]) -> Callable[..., None]:
                 finally:  # what belongs to other ids, only this namespace's root can remove
                     remove(kwargs["tmp_path"])
             except BaseException:
-                os.write(writer, traceback.format_exc().encode()[-60000:])
+                text = traceback.format_exc().encode()
+                os.write(writer, text[:20000] + text[20000:][-40000:])
                 os._exit(1)
             os._exit(0)
         os.close(writer)

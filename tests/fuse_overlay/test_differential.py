@@ -38,6 +38,7 @@ from tests.fuse_overlay.operations import (
     Node,
     Object,
     Regular,
+    Repeated,
     Seen,
     Symlink,
     Whiteout,
@@ -57,7 +58,9 @@ PATHS = st.one_of(*(st.sampled_from(paths) for paths in _PATHS))
 USERS = st.sampled_from([0, 0, 0, 77])
 SLOTS = st.integers(0, 2)
 OFFSETS = st.sampled_from([0, 1, 5, 100, 4095, 4096, 5000, 70_000, 1_100_000])
-DATA = st.sampled_from([b"x", b"hello", b"\0" * 10, b"page" * 1024, b"long " * 20_000])
+DATA = st.sampled_from(
+    [b"x", b"hello", b"\0" * 10, Repeated(b"page", 1024), Repeated(b"long ", 20_000)]
+)
 FILE_MODES = st.sampled_from([0o644, 0o600, 0o666, 0o4755, 0o2755, 0o6777, 0o2666, 0o000])
 DIRECTORY_MODES = st.sampled_from([0o755, 0o777, 0o700, 0o2775, 0o1777, 0o000])
 TARGETS = st.sampled_from(["a", "b", "a/b", "c/a", "nowhere"])
