@@ -9,7 +9,7 @@ import click
 
 from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
-from rootless.cli.options import process
+from rootless.cli.options import looking, process
 from rootless.cli.settings import Settings, pass_settings
 from rootless.errors import RlError
 
@@ -22,6 +22,7 @@ from rootless.errors import RlError
 )
 @click.option("-d", "--detach", is_flag=True, help="Leave it running.")
 @process.options
+@looking.detach_keys
 @click.option("--privileged", is_flag=True, help="With all capabilities.")
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.running)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -34,7 +35,7 @@ def execute(settings: Settings, /, **values: Any) -> int:
 
     process.check_terminal(values)
     container = ContainerStore(settings.root).get(values["name"])
-    detached = values["detach"]
+    detached, keys = values["detach"], looking.keys(values)
     wanted = enter.plan(
         container,
         values["command"],
@@ -50,14 +51,15 @@ def execute(settings: Settings, /, **values: Any) -> int:
     command = " ".join(values["command"])
     announce(container, f"exec_create: {command}", **run)
     announce(container, f"exec_start: {command}", **run)
-    code = RlError.exit_code
+    code: int | None = RlError.exit_code
+    interactive = values["interactive"] and not detached
     try:
-        code = enter.run(container, wanted, interactive=values["interactive"] and not detached)
+        code = enter.run(container, wanted, interactive=interactive, keys=keys)
     except RlError as error:
         code = error.exit_code
         raise
     finally:
-        # How a detached command ends, nobody is there to see.
-        if code or not detached:
+        # How a command ends that goes on without us, nobody is there to see.
+        if code or not (detached or code is None):
             announce(container, "exec_die", **run, exitCode=str(code))
-    return code
+    return code or 0

@@ -82,12 +82,17 @@ class DetachKeys:
         return bytes(kept)
 
 
-class _Typing(Pump):
+class Typing(Pump):
     """Our standard input on its way into the pipe that was handed over."""
 
     def __init__(self, sink: int, keys: bytes) -> None:
         super().__init__(0, sink)
         self.keys = DetachKeys(keys)
+
+    @property
+    def left(self) -> bool:
+        """Whether the keys to leave were typed."""
+        return self.keys.found
 
     def read(self) -> bytes:
         """Return what was typed, without keys to leave."""
@@ -111,12 +116,12 @@ class Onlooking:
     ) -> None:
         self.handed: dict[str, int] = {}
         self._terminal = terminal
-        self._typing: _Typing | None = None
+        self._typing: Typing | None = None
         if stdin:
             # Never the terminal itself: only we are in the job that may read it.
             self.handed["stdin"], ours = os.pipe()
             os.set_blocking(ours, False)
-            self._typing = _Typing(ours, keys if terminal else b"")
+            self._typing = Typing(ours, keys if terminal else b"")
         if "stdout" in outputs:
             self.handed["stdout"] = 1
         if "stderr" in outputs and not terminal:
@@ -168,7 +173,7 @@ class Onlooking:
         if typing is not None and not typing.advance():
             os.close(typing.sink)
             self._typing = None
-        return typing is None or not typing.keys.found
+        return typing is None or not typing.left
 
 
 @contextlib.contextmanager

@@ -23,15 +23,18 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rootless.containers import init, interpreter
 from rootless.containers.channel import Channel
 from rootless.containers.idmaps import maps_of
 from rootless.containers.store import Container
-from rootless.containers.streams import Pump, Sink, Streams, wait
+from rootless.containers.streams import Sink, Streams, wait
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
+
+if TYPE_CHECKING:
+    from rootless.containers.attach import Typing
 
 _NAMESPACES: Final = {
     "mount": syscalls.CLONE_NEWNS,
@@ -41,6 +44,8 @@ _NAMESPACES: Final = {
     "network": syscalls.CLONE_NEWNET,
     "cgroup": syscalls.CLONE_NEWCGROUP,
 }
+
+_CHUNK: Final = 65536
 
 Plan = dict[str, Any]
 
@@ -84,16 +89,24 @@ def plan(
 # The outside.
 
 
-def run(container: Container, wanted: Plan, *, interactive: bool) -> int:
-    """Run a process in a container and return its exit code, or 0 if it is detached."""
+def run(container: Container, wanted: Plan, *, interactive: bool, keys: bytes = b"") -> int | None:
+    """Run a process in a container and return its exit code, or 0 if it is detached.
+
+    None if it was left by the ``keys``, and runs on.
+    """
+    from rootless.containers.attach import Typing
+
     detached = wanted["detached"]
     streams = Streams(terminal=detached or wanted["terminal"], interactive=interactive, writer=None)
     ends = streams.container_ends
     if detached:
         ends = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
-    joining, channel = begin(container, wanted, ends)
+    leaving, theirs = Channel.pair()
+    joining, channel = begin(container, wanted, ends, theirs)
+    theirs.close()
     for fd in ends:
         os.close(fd)
+    left = detached
     try:
         masters = _expect_ready(channel, joining)
         streams.connect(masters)
@@ -103,31 +116,51 @@ def run(container: Container, wanted: Plan, *, interactive: bool) -> int:
             return 0
         for output in streams.outputs:
             output.sinks.append(Sink(os.dup(1 if output.name == "stdout" else 2)))
-        return _carry(streams, channel, joining, interactive=interactive)
+        typing = (
+            Typing(streams.input, keys if streams.has_terminal else b"") if interactive else None
+        )
+        code = _carry(streams, channel, joining, typing)
+        if code is None:
+            left = _leave(leaving, streams.input)
+        return code
     finally:
-        if not detached:
+        if not left:
             joining.kill()
-        joining.wait()
+        if detached or not left:
+            joining.wait()
+
+
+def _leave(leaving: Channel, master: int) -> bool:
+    """Give the terminal to the process that joined; tell whether it goes on without us."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    leaving.send({"leave": True}, master, null)
+    message, _ = leaving.receive()
+    return message is not None
 
 
 def begin(
-    container: Container, wanted: Plan, stdio: Sequence[int]
+    container: Container, wanted: Plan, stdio: Sequence[int], leaving: Channel | None = None
 ) -> tuple[process.Child, Channel]:
     """Fork the process that joins a container, with these streams (none for a terminal).
 
     By the channel come "ready", after which it waits for a go-ahead, and the end of file when the
-    command was executed, or else an "error".
+    command was executed, or else an "error". By ``leaving`` its terminal can be given to that
+    process, which then outlives us.
     """
     pidfd = open_init(container)
     channel, theirs = Channel.pair()
     changeable = interpreter.is_changeable(maps_of(container.config))
     joining = process.fork(
-        lambda: _join(wanted, stdio, pidfd, theirs, changeable=changeable),
-        keep=[pidfd, theirs.fileno(), *stdio],
+        lambda: _join(wanted, stdio, pidfd, theirs, leaving, changeable=changeable),
+        keep=[pidfd, theirs.fileno(), *_fds(leaving), *stdio],
     )
     theirs.close()
     os.close(pidfd)
     return joining, channel
+
+
+def _fds(leaving: Channel | None) -> list[int]:
+    return [] if leaving is None else [leaving.fileno()]
 
 
 def open_init(container: Container) -> int:
@@ -167,10 +200,11 @@ def raise_error(message: dict[str, Any]) -> None:
         raise RlError(str(message["error"]), int(message["exit_code"]))
 
 
-def _carry(streams: Streams, channel: Channel, joining: process.Child, *, interactive: bool) -> int:
+def _carry(
+    streams: Streams, channel: Channel, joining: process.Child, typing: Typing | None
+) -> int | None:
     from rootless.containers.attach import raw_terminal
 
-    typing = Pump(0, streams.input) if interactive and streams.input >= 0 else None
     streams.copy_window_size(1)
     signal.signal(signal.SIGWINCH, lambda *_: streams.copy_window_size(1))
     channel.send({"start": True})
@@ -194,6 +228,8 @@ def _carry(streams: Streams, channel: Channel, joining: process.Child, *, intera
             if typing is not None and typing.interest()[0] in ready and not typing.advance():
                 typing = None
                 streams.end_input()
+            if typing is not None and typing.left:
+                return None
             failure = _advance(streams, ready) or failure
             if joining.pidfd in ready:
                 joining.wait()
@@ -231,7 +267,13 @@ def _drain(streams: Streams) -> OSError | None:
 
 
 def _join(
-    wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel, *, changeable: bool
+    wanted: Plan,
+    stdio: Sequence[int],
+    pidfd: int,
+    channel: Channel,
+    leaving: Channel | None,
+    *,
+    changeable: bool,
 ) -> int:
     """Enter the user namespace, with an interpreter that the container cannot change."""
     with init.failures_sent(channel):
@@ -243,26 +285,31 @@ def _join(
             syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
             memory = os.memfd_create("plan")
             os.write(memory, json.dumps(wanted).encode())
-            kept = (memory, pidfd, channel.fileno(), *stdio)
+            kept = (memory, pidfd, channel.fileno(), *_fds(leaving), *stdio)
             for fd in kept:
                 os.set_inheritable(fd, True)
             interpreter.execute_read_only("rootless.containers.enter", *map(str, kept))
-        _proceed(wanted, stdio, pidfd, channel)
+        _proceed(wanted, stdio, pidfd, channel, leaving)
     return init.FAILED
 
 
-def main_anew(memory_fd: str, pidfd: str, channel_fd: str, *stdio: str) -> int:
+def main_anew(memory_fd: str, pidfd: str, channel_fd: str, *others: str) -> int:
     """Go on where ``_join`` left off to execute the interpreter anew."""
+    fds = [int(fd) for fd in others]
+    # There are three standard streams or none, and before them the channel by which to leave.
+    leaving = Channel(socket.socket(fileno=fds.pop(0))) if len(fds) % 3 else None
     channel = Channel(socket.socket(fileno=int(channel_fd)))
     with init.failures_sent(channel):
         with open(int(memory_fd), "rb") as memory:
             memory.seek(0)
             wanted = json.load(memory)
-        _proceed(wanted, [int(fd) for fd in stdio], int(pidfd), channel)
+        _proceed(wanted, fds, int(pidfd), channel, leaving)
     return init.FAILED
 
 
-def _proceed(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -> None:
+def _proceed(
+    wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel, leaving: Channel | None
+) -> None:
     """Join the other namespaces, and exit as the command does."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if not wanted["detached"]:
@@ -273,8 +320,35 @@ def _proceed(wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel) -
     syscalls.setns(pidfd, wanted["flags"])
     command = _reap if wanted.get("reaper") else _become_command
     child = process.fork(lambda: command(wanted, stdio, channel), keep=[channel.fileno(), *stdio])
-    process.close_all_but([child.pidfd])
-    sys.exit(0 if wanted["detached"] else child.wait())
+    process.close_all_but([child.pidfd, *_fds(leaving)])
+    sys.exit(0 if wanted["detached"] else _attend(child, leaving))
+
+
+def _attend(child: process.Child, leaving: Channel | None) -> int:
+    """Wait for the command; once whoever typed has left, keep its terminal for it."""
+    master = -1
+    while child.running:
+        interests = {fd: select.POLLIN for fd in (child.pidfd, master, *_fds(leaving)) if fd >= 0}
+        ready = wait(interests)
+        if leaving is not None and leaving.fileno() in ready:
+            _, fds = leaving.receive()
+            if fds:
+                master, null = fds
+                for fd in range(3):
+                    os.dup2(null, fd)
+                syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
+                leaving.send({"left": True})
+            leaving.close()
+            leaving = None
+        if master in ready:
+            try:
+                os.read(master, _CHUNK)
+            except OSError:
+                # Its last slave is closed.
+                master = -1
+        if child.pidfd in ready:
+            child.wait()
+    return child.wait()
 
 
 def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:

@@ -210,3 +210,24 @@ def test_container_that_does_not_run_cannot_be_entered(rl: Rl) -> None:
     assert done.returncode == 125
     assert "container cold is not running" in done.stderr
     rl("rm", "cold")
+
+
+@pytest.mark.parametrize("keys", ["ctrl-p,ctrl-q", "ctrl-a"])
+def test_command_with_a_terminal_can_be_left_and_goes_on(rl: Rl, service: str, keys: str) -> None:
+    # What it prints is read by nobody any more, and does not stop it.
+    script = "echo READY; read x; head -c 300000 /dev/zero; echo $x > /left; tty >> /left; sleep 99"
+    options = ("-it", "--detach-keys", keys, service, "sh", "-c", script)
+    rl("exec", service, "rm", "-f", "/left")
+    terminal = pexpect.spawn(
+        rl.command[0], ["exec", *options], env=os.environ | rl.environment, timeout=30
+    )
+    terminal.expect("READY")
+    terminal.send("word\r")
+    terminal.send({"ctrl-a": "\x01"}.get(keys, "\x10\x11"))
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+    shown = ("exec", service, "sh", "-c", "until [ -s /left ]; do sleep 0.05; done; cat /left")
+    assert rl(*shown, timeout=60).stdout.startswith("word\n/dev/pts/")
+    assert "sleep 99\n" in rl("top", service).stdout
+    rl("exec", service, "pkill", "-f", "sleep 99", check=False)
