@@ -124,7 +124,7 @@ def _user(warnings: list[str]) -> dict[str, Any]:
         )
     return {
         "User": f"{name} ({uid})",
-        "SecurityOptions": ["name=rootless"],
+        "SecurityOptions": [*_seccomp(warnings), "name=rootless"],
         "SubUIDs": _ranges(_read("/etc/subuid"), name, uid),
         "SubGIDs": _ranges(_read("/etc/subgid"), name, uid),
         "UIDMapProgram": shutil.which("newuidmap") or "missing",
@@ -132,6 +132,24 @@ def _user(warnings: list[str]) -> dict[str, Any]:
         "UserNamespaces": namespaces,
         "Fuse": fuse,
     }
+
+
+def _seccomp(warnings: list[str]) -> list[str]:
+    from rootless.errors import RlError
+    from rootless.kernel import seccomp
+
+    try:
+        seccomp.library_version()
+    except RlError as error:
+        warnings.append(str(error))
+        return []
+    if not seccomp.is_available():
+        warnings.append(
+            "cannot filter system calls: the kernel has no seccomp "
+            "(--security-opt seccomp=unconfined runs a container without)"
+        )
+        return []
+    return ["name=seccomp,profile=builtin"]
 
 
 def _ranges(text: str, name: str, uid: int) -> list[str]:

@@ -13,9 +13,10 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-from rootless.containers import devices, disk, identity, names
+from rootless.containers import confinement, devices, disk, identity, names
 from rootless.containers.announce import announce
 from rootless.containers.request import Request, valid_name
+from rootless.containers.seccomp import filters, program
 from rootless.containers.sources import find_sources
 from rootless.containers.spec import Place, build
 from rootless.containers.store import (
@@ -54,12 +55,14 @@ def create(
     container_id = os.urandom(32).hex()
     host_network = request.network == "host"
     hostname = request.hostname or (socket.gethostname() if host_network else container_id[:12])
+    isolation = request.isolation
     images = ImageStore(root)
     draft = root / "tmp" / f"container-{container_id}"
     # While the store is held, no sweep takes the layers of this image or the draft away.
     with images.shared(), identity.choose(root, request, image.config.user) as ids:
         draft.mkdir(mode=0o700, parents=True)
         try:
+            seccomp = filters.wanted(isolation, confinement.capabilities(isolation))
             spec = build(
                 request,
                 image.id,
@@ -70,7 +73,8 @@ def create(
                     hostname=_checked_hostname(hostname),
                     init_program=_init_program() if request.init else None,
                     nofile=_nofile(),
-                    devices=devices.host_devices() if request.isolation.privileged else (),
+                    devices=devices.host_devices() if isolation.privileged else (),
+                    seccomp=seccomp,
                     user=ids.user,
                     accounts=ids.accounts,
                 ),
@@ -79,6 +83,8 @@ def create(
             )
             top = images.layer_path(image.layers[-1]) if image.layers else draft
             _fill(draft, top, hostname, host_network)
+            if seccomp is not None:
+                program.store(draft, filters.compiled(root, seccomp))
             replace_file(draft / "config.json", json.dumps(spec).encode())
             with containers.locked():
                 taken = {other.name: other.id for other in containers.list()}

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rootless.containers import init, interpreter
 from rootless.containers.channel import Channel
 from rootless.containers.idmaps import maps_of
+from rootless.containers.seccomp import program
 from rootless.containers.store import Container
 from rootless.containers.streams import Sink, Streams, wait
 from rootless.errors import RlError
@@ -83,7 +84,17 @@ def plan(
         every = list(NAMES)
         settings["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
     flags = sum(_NAMESPACES.get(space["type"], 0) for space in spec["linux"]["namespaces"])
-    return {"process": settings, "flags": flags, "terminal": terminal, "detached": detached}
+    return {
+        "process": settings,
+        "flags": flags,
+        "terminal": terminal,
+        "detached": detached,
+        "filter": (
+            program.load(program.open_program(container.path), spec["linux"])
+            if "seccomp" in spec["linux"]
+            else None
+        ),
+    }
 
 
 # The outside.
@@ -389,13 +400,14 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int
         process.close_all_but([channel.fileno(), root, *masters])
         user = init.resolve_user(root, settings["user"]["username"])
         _enter_directory(root, settings["cwd"])
-        init.become(user, settings)
+        confined_by = program.Filter(*wanted["filter"]) if wanted["filter"] else None
+        init.become(user, settings, confined_by)
         if not wanted["detached"]:
             process.die_with_parent()
         channel.send({"ready": True}, *masters)
         process.close_all_but([channel.fileno()])
         init.wait_for_go(channel)
-        init.execute(settings)
+        init.execute(settings, confined_by)
     return init.FAILED
 
 

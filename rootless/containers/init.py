@@ -26,6 +26,7 @@ from fuse_overlay.mount import mount_data
 from rootless.containers import interpreter, owner, rootfs, users
 from rootless.containers.annotation import Spec, read_extra
 from rootless.containers.channel import Channel
+from rootless.containers.seccomp import program
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
 from rootless.networks import loopback
@@ -58,11 +59,14 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
         # As the user himself: root of the container may be somebody else, whom paths are closed to.
         extra = read_extra(spec)
         sources = rootfs.open_sources(spec, extra)
-        outside = rootfs.Outside(mount_root(spec, channel), sources, os.getuid())
+        bundle = os.path.dirname(spec["root"]["path"])
+        filters = [program.open_program(bundle)] if "seccomp" in spec["linux"] else []
+        outside = rootfs.Outside(mount_root(spec, channel), sources, os.getuid(), filters)
         if changeable:
-            config = os.open(f"{os.path.dirname(spec['root']['path'])}/config.json", os.O_RDONLY)
+            config = os.open(f"{bundle}/config.json", os.O_RDONLY)
             syscalls.become_root()
-            for fd in (config, channel.fileno(), *stdio, outside.root, *sources.values()):
+            kept_open = (config, channel.fileno(), *stdio, outside.root, *sources.values())
+            for fd in (*kept_open, *filters):
                 os.set_inheritable(fd, True)
             kept = {"config": config, "channel": channel.fileno(), "stdio": list(stdio)}
             interpreter.execute_read_only(
@@ -78,7 +82,7 @@ def main_anew(kept: str) -> int:
     descriptors = json.loads(kept)
     outside = rootfs.Outside(**descriptors["outside"])
     channel = Channel(socket.socket(fileno=descriptors["channel"]))
-    for fd in (channel.fileno(), outside.root, *outside.sources.values()):
+    for fd in (channel.fileno(), outside.root, *outside.sources.values(), *outside.filter):
         os.set_inheritable(fd, False)
     with failures_sent(channel):
         with open(descriptors["config"], "rb") as file:
@@ -92,9 +96,10 @@ def _proceed(spec: Spec, outside: rootfs.Outside, stdio: Sequence[int], channel:
     process.die_with_parent()
     os.umask(0o022)
     leave_keyring()
-    _set_up(spec, outside, stdio, channel)
+    confined_by = program.load(outside.filter[0], spec["linux"]) if outside.filter else None
+    _set_up(spec, outside, stdio, channel, confined_by)
     wait_for_go(channel)
-    execute(spec["process"])
+    execute(spec["process"], confined_by)
 
 
 @contextlib.contextmanager
@@ -120,7 +125,13 @@ def wait_for_go(channel: Channel) -> None:
         os._exit(FAILED)
 
 
-def _set_up(spec: Spec, outside: rootfs.Outside, stdio: Sequence[int], channel: Channel) -> None:
+def _set_up(
+    spec: Spec,
+    outside: rootfs.Outside,
+    stdio: Sequence[int],
+    channel: Channel,
+    confined_by: program.Filter | None,
+) -> None:
     root = outside.root
     if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
         loopback.bring_up()
@@ -143,7 +154,7 @@ def _set_up(spec: Spec, outside: rootfs.Outside, stdio: Sequence[int], channel: 
         mounts.set_readonly(f"/proc/self/fd/{root}")
     _enter(root)
     os.chdir(spec["process"]["cwd"])
-    become(user, spec["process"])
+    become(user, spec["process"], confined_by)
     # Once more: the change of identity has cleared it.
     process.die_with_parent()
     channel.send({"ready": True}, *master)
@@ -236,8 +247,11 @@ def _read_database(root: int, path: str) -> str:
         return file.read(_LARGEST_DATABASE)
 
 
-def become(user: users.User, settings: dict[str, Any]) -> None:
-    """Take the container user's identity and limits; nothing can be regained afterwards."""
+def become(user: users.User, settings: dict[str, Any], confined_by: program.Filter | None) -> None:
+    """Take the container user's identity and limits; nothing can be regained afterwards.
+
+    One capability stays until execve(2): the filter is the last that is put on, and takes it.
+    """
     for fd in range(3):
         # A user who is not root opens /dev/stdout, too.
         if not stat.S_ISCHR(os.fstat(fd).st_mode) or os.isatty(fd):
@@ -247,6 +261,10 @@ def become(user: users.User, settings: dict[str, Any]) -> None:
         resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
     kept = settings["capabilities"]
     capabilities.limit_bounding_set(kept["bounding"])
+    kept_for_filter: tuple[str, ...] = ()
+    if confined_by is not None and not settings["noNewPrivileges"]:
+        kept_for_filter = ("CAP_SYS_ADMIN",)
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     try:
         _set_groups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
@@ -258,7 +276,7 @@ def become(user: users.User, settings: dict[str, Any]) -> None:
             f"cannot become user {user.uid}:{user.gid}: the id is outside of the mapped ranges "
             "(see /etc/subuid and /etc/subgid)"
         ) from None
-    capabilities.limit_to(kept["permitted"] if user.uid == 0 else ())
+    capabilities.limit_to(kept["permitted"] if user.uid == 0 else (), kept_for_filter)
     if settings["noNewPrivileges"]:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if not any(item.startswith("HOME=") for item in settings["env"]):
@@ -275,7 +293,7 @@ def _set_groups(groups: Sequence[int]) -> None:
         # Root is alone in this user namespace, and nobody in it may leave a group of the host.
 
 
-def execute(settings: dict[str, Any]) -> None:
+def execute(settings: dict[str, Any], confined_by: program.Filter | None) -> None:
     """Become the command, or raise RlError with NOT_FOUND or NOT_EXECUTABLE."""
     args: list[str] = settings["args"]
     env = dict(item.split("=", 1) for item in settings["env"])
@@ -285,7 +303,10 @@ def execute(settings: dict[str, Any]) -> None:
     code, why = NOT_FOUND, "executable file not found in $PATH"
     if not args[0]:
         raise RlError('cannot execute "": it is no name of a program', code)
-    for candidate in _candidates(args[0], env.get("PATH", "")):
+    candidates = _candidates(args[0], env.get("PATH", ""))
+    if confined_by is not None:
+        program.put_on(confined_by)
+    for candidate in candidates:
         try:
             os.execve(candidate, args, env)
         except (FileNotFoundError, NotADirectoryError) as error:

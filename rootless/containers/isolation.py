@@ -19,6 +19,7 @@ ALL = "ALL"
 class Isolation:
     """Capabilities by their full names or ALL; ``security_opt`` as it was given, and its meaning.
 
+    ``seccomp`` is "unconfined", "builtin", the file of a profile, or "" for what is usual.
     ``masked`` are paths to hide beside the usual ones, ``unmasked`` are patterns of those not to.
     """
 
@@ -27,6 +28,7 @@ class Isolation:
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     no_new_privileges: bool = False
+    seccomp: str = ""
     masked: tuple[str, ...] = ()
     unmasked: tuple[str, ...] = ()
     proc_options: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ def parse(
     added, dropped = _capabilities("CapAdd", cap_add), _capabilities("CapDrop", cap_drop)
     options = tuple(security_opt)
     no_new_privileges = False
+    seccomp = ""
     masked: list[str] = []
     unmasked: list[str] = []
     proc_options: list[str] = []
@@ -51,6 +54,8 @@ def parse(
         match name:
             case "no-new-privileges":
                 no_new_privileges = _truth(value, option)
+            case "seccomp" if value:
+                seccomp = value
             case "mask":
                 masked += _paths(value, option)
             case "unmask" if value.upper() == ALL:
@@ -72,8 +77,8 @@ def parse(
                 )
             case _:
                 raise RlError(
-                    f"invalid --security-opt {option!r}: there are no-new-privileges, mask, "
-                    "unmask, systempaths=unconfined, proc-opts, label and apparmor=unconfined"
+                    f"invalid --security-opt {option!r}: there are no-new-privileges, seccomp, "
+                    "mask, unmask, systempaths=unconfined, proc-opts, label and apparmor=unconfined"
                 )
     return Isolation(
         privileged=privileged,
@@ -81,6 +86,7 @@ def parse(
         cap_drop=tuple(sorted(dropped - added)),
         security_opt=options,
         no_new_privileges=no_new_privileges,
+        seccomp=seccomp,
         masked=tuple(masked),
         unmasked=tuple(unmasked),
         proc_options=tuple(proc_options),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,12 +36,14 @@ _LINKS: Final = {
 class Outside:
     """What init has opened as the user: the container's root directory, the sources of its binds.
 
-    ``user`` is what the user's own id is called in the container's namespace.
+    ``user`` is what the user's own id is called in the container's namespace; ``filter`` is the
+    program that filters its system calls, if there is one.
     """
 
     root: int
     sources: Mapping[str, int]
     user: int
+    filter: Sequence[int] = ()
 
 
 def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:

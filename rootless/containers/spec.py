@@ -103,6 +103,7 @@ class Place:
     devices: Sequence[str] = ()
     user: str = ""
     accounts: Mapping[str, str] = field(default_factory=dict)
+    seccomp: Mapping[str, Any] | None = None
 
 
 def build(
@@ -160,6 +161,7 @@ def build(
             "sysctl": dict(_NETWORK_SYSCTL) if own_network else {},
             "maskedPaths": confinement.masked_paths(request.isolation),
             "readonlyPaths": confinement.readonly_paths(request.isolation),
+            **({"seccomp": place.seccomp} if place.seccomp else {}),
         },
     }
 

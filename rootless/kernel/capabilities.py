@@ -50,12 +50,15 @@ def limit_bounding_set(names: Collection[str]) -> None:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
 
 
-def limit_to(names: Collection[str]) -> None:
+def limit_to(names: Collection[str], until_exec: Collection[str] = ()) -> None:
     """Leave exactly ``names`` permitted and effective, nothing inheritable or ambient.
+
+    ``until_exec`` are left as well, and are gone with execve(2) if they are not in the bounding
+    set: there root is given that set anew, and everybody else nothing.
 
     Nothing inheritable as Docker does it since CVE-2022-24769: files that carry
     inheritable capabilities must not raise a process that dropped its own.
     """
-    kept = mask(names)
+    kept = mask({*names, *until_exec})
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
     syscalls.capset(kept, kept, 0)

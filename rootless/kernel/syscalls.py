@@ -64,6 +64,7 @@ AT_RECURSIVE: Final = 0x8000
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
+PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -89,6 +90,8 @@ _SYS_KEYCTL: Final = 250 if _X86_64 else 219
 _SYS_SETGROUPS: Final = 116 if _X86_64 else 159
 _SYS_SETRESUID: Final = 117 if _X86_64 else 147
 _SYS_SETRESGID: Final = 119 if _X86_64 else 149
+_SYS_SECCOMP: Final = 317 if _X86_64 else 277
+_SECCOMP_SET_MODE_FILTER: Final = 1
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
@@ -115,6 +118,12 @@ class _MountAttr(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
     ]
+
+
+class _SockFprog(ctypes.Structure):
+    """struct sock_fprog: how many instructions, of eight bytes each, and where."""
+
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
 def _check(result: int, *paths: str) -> int:
@@ -277,6 +286,13 @@ def set_process_name(name: str) -> None:
     """Set the name that ps shows (15 bytes at most)."""
     buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def seccomp_set_mode_filter(flags: int, program: bytes) -> None:
+    """Put a filter, struct sock_filter[], over this process, seccomp(2)."""
+    value = _SockFprog(len(program) // 8, program)
+    words = ctypes.c_uint(_SECCOMP_SET_MODE_FILTER), ctypes.c_uint(flags)
+    _check(_syscall(_SYS_SECCOMP, *words, ctypes.byref(value)))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

@@ -22,7 +22,7 @@ options = together(
         "--security-opt",
         multiple=True,
         metavar="OPTION",
-        help="no-new-privileges, unmask=PATHS|ALL, mask=PATHS, …",
+        help="no-new-privileges, seccomp=FILE|unconfined, unmask=PATHS|ALL, mask=PATHS, …",
     ),
 )
 
