@@ -166,5 +166,9 @@ def test_events_are_shown_as_they_happen_without_polling(rl: Rl) -> None:
 
 
 def watches(pid: int) -> bool:
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    try:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except FileNotFoundError:
+        # One was closed while we looked.
+        return False
     return "anon_inode:inotify" in links and any(link.endswith("events.jsonl") for link in links)
