@@ -30,6 +30,8 @@ _ATTRIBUTES: Final = {
     "nodev": syscalls.MOUNT_ATTR_NODEV,
     "noexec": syscalls.MOUNT_ATTR_NOEXEC,
 }
+# How often a path is tried again, openat2(2), EAGAIN.
+_MOST_DISTURBANCES: Final = 1000
 PROPAGATIONS: Final = {
     "private": syscalls.MS_PRIVATE,
     "slave": syscalls.MS_SLAVE,
@@ -74,6 +76,12 @@ def parse_options(options: Iterable[str]) -> Options:
 def open_in_root(root: int, path: str, flags: int = os.O_PATH) -> int:
     """Open ``path`` as a process whose root directory is ``root`` would see it."""
     resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    for _ in range(_MOST_DISTURBANCES):
+        try:
+            return syscalls.openat2(root, path, flags, resolve)
+        except BlockingIOError:
+            # Somebody, anywhere, renamed or mounted while the kernel was at a "..".
+            continue
     return syscalls.openat2(root, path, flags, resolve)
 
 

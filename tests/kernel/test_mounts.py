@@ -85,3 +85,18 @@ def test_options_are_sorted_by_what_the_kernel_wants() -> None:
     assert found.propagation == syscalls.MS_SLAVE
     assert found.recursive
     assert mounts.parse_options(()).propagation == syscalls.MS_PRIVATE
+
+
+def test_path_is_tried_again_if_the_kernel_was_disturbed(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It gives up at a ".." if anything on the machine is renamed or mounted meanwhile.
+    real, refusals = syscalls.openat2, iter(range(100))
+
+    def disturbed(*arguments: int) -> int:
+        if next(refusals, None) is not None:
+            raise BlockingIOError
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(syscalls, "openat2", disturbed)
+    assert kind(mounts.open_in_root(root, "/.")) == stat.S_IFDIR
