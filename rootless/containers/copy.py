@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rootless.containers import view
+from rootless.containers.announce import announce
 from rootless.containers.carrier import Carrier, Found, on_host
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
@@ -123,6 +124,7 @@ def export(root: Path, container: Container, sink: int) -> None:
         carriers[0].look_at_source("/", follow=False)
         carriers[0].pack("", sink, exact=False)
         _whole(carriers[0].result())
+    announce(container, "export")
 
 
 def _open(
@@ -135,6 +137,10 @@ def _open(
         raise RlError("one of both must be in a container: CONTAINER:PATH")
     # One and the same is seen once, by two processes.
     distinct = {container.id: container for container in containers}.values()
+    # As Docker calls them.
+    for end, action in ((source, "archive-path"), (target, "extract-to-dir")):
+        if end.container:
+            announce(store.get(end.container), action)
     seen: list[Carrier] = []
     for container in distinct:
         layers, sides = _layers(root, container), len(containers) // len(distinct)

@@ -72,9 +72,11 @@ def of(container: Container) -> Disk:
 def update(store: ContainerStore, container: Container, changes: Disk) -> bool:
     """Give a container another limit; False if it takes effect only when it is started again."""
     from rootless.containers import console
+    from rootless.containers.announce import announce
 
     disk = changes.or_else(of(container))
     container = store.update(container, disk=asdict(disk))
+    announce(container, "update")
     if not container.active:
         return True
     channel = console.connect(container.path)

@@ -11,6 +11,7 @@ than all else.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -152,14 +153,20 @@ def _main(channel: Channel) -> int:
         from fuse_overlay.ownership import Ownership
 
         owners = Ownership(**directories["owners"])
-    overlay = Overlay(
-        directories["lower"],
-        directories["upper"],
-        directories["work"],
-        size=directories["size"] or None,
-        inodes=directories["inodes"] or None,
-        owners=owners,
-    )
+    try:
+        overlay = Overlay(
+            directories["lower"],
+            directories["upper"],
+            directories["work"],
+            size=directories["size"] or None,
+            inodes=directories["inodes"] or None,
+            owners=owners,
+        )
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        os.write(2, b"rl cp or rl export reads or writes its files just now, try again\n")
+        return 1
     connection = Connection(fuse, overlay)
     connection.handshake()
 

@@ -51,7 +51,7 @@ class Place:
 def unpack(source: IO[bytes], place: Place, rules: Rules) -> list[str]:
     """Make all that an archive (compressed or not) holds; return the devices, which we cannot."""
     unpacker = _Unpacker(place, rules)
-    name = "the first entry"
+    name = ""
     try:
         # Both read only forwards, whatever tarfile's typing says.
         with tarfile.open(
@@ -63,7 +63,7 @@ def unpack(source: IO[bytes], place: Place, rules: Rules) -> list[str]:
                 name = shown(entry.name)
                 unpacker.apply(entry, reader)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-            if len(reader.last) < tarfile.BLOCKSIZE or reader.last.strip(b"\0"):
+            if name and (len(reader.last) < tarfile.BLOCKSIZE or reader.last.strip(b"\0")):
                 # tarfile takes any nonsense for the end, and nothing at all.
                 raise RlError(f"the archive is damaged after {name}")
         unpacker.finish()
@@ -71,9 +71,10 @@ def unpack(source: IO[bytes], place: Place, rules: Rules) -> list[str]:
         while source.read(_CHUNK):
             pass
     except OSError as error:
-        raise RlError(f"cannot write {name}: {error.strerror or error}") from None
+        raise RlError(f"cannot write {name or 'anything'}: {error.strerror or error}") from None
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        raise RlError(f"the archive is damaged after {name}: {error}") from None
+        where = f" after {name}" if name else ""
+        raise RlError(f"the archive is damaged{where}: {error}") from None
     return unpacker.devices
 
 

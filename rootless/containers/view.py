@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -93,12 +94,13 @@ def _see_running(container: Container, theirs: Sequence[Channel], *, bare: bool)
     def main() -> int:
         with failures_sent(theirs[0]):
             syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
-            # A container that shares our PID namespace must not reach us.
-            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             syscalls.unshare(syscalls.CLONE_NEWNS)
             _keep_mounts_private()
             target = os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             syscalls.become_root()
+            # A container that shares our PID namespace must not reach us. Last, since a change of
+            # identity may undo it.
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             tree = _copy_tree(pidfd, recursive=not bare)
             syscalls.move_mount(tree, target)
             _serve_all(tree, theirs)
@@ -119,6 +121,8 @@ def _copy_tree(pidfd: int, *, recursive: bool) -> int:
     here, there = Channel.pair()
 
     def main() -> int:
+        # A traceback would be made of files that are the container's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with failures_sent(there):
             syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
             flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if recursive else 0)

@@ -352,3 +352,60 @@ def test_deep_and_long_and_strange_names_go_both_ways(rl: Rl, running: str, tmp_
     )
     assert sorted(done.stdout.split(b"\0")) == sorted(back.stdout.split(b"\0"))
     subprocess.run(["rm", "-rf", top, tmp_path / "back"], check=True)
+
+
+def test_start_during_a_copy_is_refused_and_works_afterwards(rl: Rl) -> None:
+    rl("create", "--name", "busy", "alpine", "echo", "works")
+    try:
+        with rl.start("cp", "-", "busy:/tmp", stdin=subprocess.PIPE) as copying:
+            log = rl.root / "containers" / rl("inspect", "-f", "{{.Id}}", "busy").stdout.strip()
+            while not (log / "work/work").exists():
+                pass
+            done = rl("start", "-a", "busy", check=False)
+            assert done.returncode == 125
+            assert done.stderr.endswith("rl cp or rl export reads or writes its files just now, "
+                                        "try again\n")  # fmt: skip
+            copying.communicate(b"\0" * 1024)
+            assert copying.returncode == 0
+        assert rl("start", "-a", "busy").stdout == "works\n"
+    finally:
+        rl("rm", "-f", "busy")
+
+
+def test_copies_of_one_container_that_does_not_run_wait_for_each_other(
+    rl: Rl, tmp_path: Path
+) -> None:
+    rl("create", "--name", "shared", "alpine", "true")
+    try:
+        for number in range(4):
+            (tmp_path / str(number)).write_text(str(number))
+        copies = [rl.start("cp", str(tmp_path / str(number)), "shared:/") for number in range(4)]
+        assert [copying.wait(60) for copying in copies] == [0] * 4
+        assert set("0123") <= set(rl("diff", "shared").stdout.replace("A /", "").split())
+    finally:
+        rl("rm", "-f", "shared")
+
+
+def test_copy_that_is_killed_leaves_nothing_behind(rl: Rl) -> None:
+    rl("run", "-d", "--name", "cut", "alpine", "sleep", "100000")
+    try:
+        for _ in range(2):
+            copying = rl.start("cp", "-", "cut:/tmp", stdin=subprocess.PIPE)
+            assert copying.stdin is not None
+            info = tarfile.TarInfo("f")
+            info.size = 1 << 20
+            copying.stdin.write(info.tobuf() + b"x" * (1 << 18))
+            copying.stdin.flush()
+            children = Path(f"/proc/{copying.pid}/task/{copying.pid}/children")
+            while not (pids := children.read_text().split()):
+                pass
+            copying.kill()
+            copying.wait()
+            copying.stdin.close()
+            while any(Path(f"/proc/{pid}").exists() for pid in pids):
+                pass
+            rl("stop", "-t", "0", "cut")
+        rl("start", "cut")
+        assert rl("exec", "cut", "echo", "well").stdout == "well\n"
+    finally:
+        rl("rm", "-f", "cut")
