@@ -52,6 +52,7 @@ _EXPORT: Final = Entry(
     "rootless.cli.export:export", "Write a container's file system to a tar file"
 )
 _TOP: Final = Entry("rootless.cli.top:top", "Show the processes of a running container")
+_PORT: Final = Entry("rootless.cli.port:port", "Show which ports of the host lead to a container")
 _RENAME: Final = Entry("rootless.cli.rename:rename", "Give a container another name")
 _PULL: Final = Entry("rootless.cli.pull:pull", "Fetch images from a registry")
 _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
@@ -75,6 +76,7 @@ _COMMANDS: Final = {
     "diff": _DIFF,
     "export": _EXPORT,
     "top": _TOP,
+    "port": _PORT,
     "rename": _RENAME,
     "rm": _RM,
     "pull": _PULL,
@@ -109,6 +111,7 @@ _SECTIONS: Final = {
             "diff": _DIFF,
             "export": _EXPORT,
             "top": _TOP,
+            "port": _PORT,
             "rename": _RENAME,
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
             "exists": Entry("rootless.cli.exists:exists", "Tell whether there is a container"),

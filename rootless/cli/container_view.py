@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from rootless.cli import filters
+from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
 from rootless.cli.template import Map
 from rootless.cli.template.values import quote
@@ -72,7 +72,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
         "RunningFor": ago(container.created, now),
         "Status": status(container, now),
         "State": container.state.status,
-        "Ports": "",
+        "Ports": network_view.column(container),
         "Labels": label_text(extra.labels),
         "Label": label_method(extra.labels),
         "LocalVolumes": str(len(extra.volumes)),
@@ -216,7 +216,7 @@ def inspect(container: Container) -> dict[str, Any]:
             "AttachStdin": extra.request["interactive"],
             "AttachStdout": True,
             "AttachStderr": True,
-            "ExposedPorts": Map(),
+            "ExposedPorts": Map({name: {} for name in extra.exposed}),
             "Tty": process["terminal"],
             "OpenStdin": extra.request["interactive"],
             "StdinOnce": extra.request["interactive"],
@@ -231,15 +231,7 @@ def inspect(container: Container) -> dict[str, Any]:
             "StopTimeout": extra.request.get("stop_timeout"),
             **({"Healthcheck": extra.healthcheck} if extra.healthcheck else {}),
         },
-        "NetworkSettings": {
-            "Ports": Map(),
-            "IPAddress": "",
-            "Gateway": "",
-            "MacAddress": "",
-            "Networks": Map(
-                {extra.request["network"]: {"IPAddress": "", "Gateway": "", "MacAddress": ""}}
-            ),
-        },
+        "NetworkSettings": network_view.settings(container),
     }
 
 
@@ -281,8 +273,7 @@ def _host_config(container: Container) -> dict[str, Any]:
             "Type": request.get("log_driver", "json-file"),
             "Config": Map(request.get("log_options", {})),
         },
-        "NetworkMode": request["network"],
-        "PortBindings": Map(),
+        **network_view.host_config(container),
         "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.limit},
         "AutoRemove": request["auto_remove"],
         "CapAdd": isolation.get("cap_add", []),
@@ -296,7 +287,6 @@ def _host_config(container: Container) -> dict[str, Any]:
         "UsernsMode": request.get("namespaces", {}).get("userns", ""),
         "Init": request["init"],
         "Privileged": isolation.get("privileged", False),
-        "PublishAllPorts": False,
         "ReadonlyRootfs": spec["root"]["readonly"],
         "StorageOpt": Map(disk.describe(disk.of(container))),
         "SecurityOpt": isolation.get("security_opt", []),

@@ -28,6 +28,7 @@ def info(settings: Settings, template: str | None) -> None:
         **_stores(settings.root, warnings),
         **_host(settings.root, warnings),
         **_user(warnings),
+        **_network(warnings),
         "Warnings": warnings,
     }
     if template:
@@ -150,6 +151,19 @@ def _seccomp(warnings: list[str]) -> list[str]:
         )
         return []
     return ["name=seccomp,profile=builtin"]
+
+
+def _network(warnings: list[str]) -> dict[str, Any]:
+    from rootless.networks import mode
+
+    default, warning = mode.choose(None)
+    if warning:
+        warnings.append(warning)
+    return {
+        "DefaultNetwork": str(default),
+        "Pasta": mode.find("pasta") or "missing",
+        "Slirp4netns": mode.find("slirp4netns") or "missing",
+    }
 
 
 def _ranges(text: str, name: str, uid: int) -> list[str]:

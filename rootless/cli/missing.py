@@ -12,26 +12,24 @@ _COMMANDS: Final = frozenset(
     (
         "build builder buildx commit compose config context df "
         "history import load login logout manifest network node pause plugin "
-        "port prune push save search secret service stack stats swarm tag "
+        "prune push save search secret service stack stats swarm tag "
         "unpause"
     ).split()
 )
 _RUN_OPTIONS: Final = frozenset(
     (
-        "add-host annotation blkio-weight cgroup-parent cgroupns "
+        "annotation blkio-weight cgroup-parent cgroupns "
         "cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems device "
-        "dns dns-option dns-search domainname expose gpus group-add ip ip6 ipc "
-        "link mac-address memory memory-reservation memory-swap "
+        "domainname gpus group-add ip6 ipc "
+        "link memory memory-reservation memory-swap "
         "network-alias oom-kill-disable oom-score-adj pid pids-limit "
-        "publish publish-all runtime shm-size "
+        "runtime shm-size "
         "sysctl ulimit uts"
     ).split()
 )
 _SHORT: Final = {
     "-c": "--cpu-shares",
     "-m": "--memory",
-    "-p": "--publish",
-    "-P": "--publish-all",
 }
 
 

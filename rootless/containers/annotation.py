@@ -27,7 +27,8 @@ class Extra:
     volume takes the image's content when it is empty. ``binds`` are those whose
     source the user named on the host, ``given`` those whose source is given to
     the container's user (U). ``accounts`` are lines for files of the image, which
-    name the user that --userns=keep-id brings along.
+    name the user that --userns=keep-id brings along. ``ports`` are those to
+    publish, as fields of networks.ports.Port.
     """
 
     image: str
@@ -44,6 +45,8 @@ class Extra:
     given: Sequence[str] = ()
     accounts: Mapping[str, str] = field(default_factory=dict)
     healthcheck: Mapping[str, Any] | None = None
+    ports: Sequence[Mapping[str, Any]] = ()
+    exposed: Sequence[str] = ()
 
 
 def read_extra(spec: Spec) -> Extra:

@@ -35,6 +35,8 @@ from rootless.images import usage
 from rootless.images.manifest import Platform
 from rootless.images.store import Image, ImageStore
 from rootless.networks import etc
+from rootless.networks.mode import Mode
+from rootless.networks.request import NetworkRequest
 
 # As high as Docker goes: programs that close every possible descriptor stay quick.
 _NOFILE_CEILING = 1048576
@@ -53,8 +55,9 @@ def create(
     request = replace(request, disk=request.disk.or_else(disk.default()))
     sources = find_sources(root, request, image.config.volumes)
     container_id = os.urandom(32).hex()
-    host_network = request.network == "host"
-    hostname = request.hostname or (socket.gethostname() if host_network else container_id[:12])
+    mode = Mode.parse(request.network)
+    shared = mode.name == "host"
+    hostname = request.hostname or (socket.gethostname() if shared else container_id[:12])
     isolation = request.isolation
     images = ImageStore(root)
     draft = root / "tmp" / f"container-{container_id}"
@@ -82,7 +85,8 @@ def create(
                 sources.anonymous,
             )
             top = images.layer_path(image.layers[-1]) if image.layers else draft
-            _fill(draft, top, hostname, host_network)
+            _fill(draft, top)
+            _write_etc(draft, hostname, mode, request.net)
             if seccomp is not None:
                 program.store(draft, filters.compiled(root, seccomp))
             replace_file(draft / "config.json", json.dumps(spec).encode())
@@ -110,15 +114,18 @@ def warnings(image: Image) -> list[str]:
     return [f"the image is for {image.config.platform}, this machine is {host}"]
 
 
-def _fill(draft: Path, top_layer: Path, hostname: str, host_network: bool) -> None:
+def _fill(draft: Path, top_layer: Path) -> None:
     for name in ("upper", "work", "merged"):
         (draft / name).mkdir()
     # The upper directory is what "/" shows its mode from.
     (draft / "upper").chmod(top_layer.stat().st_mode & 0o7777)
+
+
+def _write_etc(draft: Path, hostname: str, mode: Mode, net: NetworkRequest) -> None:
     etc_files = {
-        "hosts": etc.hosts(host_network, hostname),
+        "hosts": etc.hosts(mode, hostname, net),
         "hostname": f"{hostname}\n",
-        "resolv.conf": etc.resolv_conf(),
+        "resolv.conf": etc.resolv_conf(mode, net),
     }
     for name, text in etc_files.items():
         (draft / name).write_text(text, encoding="utf-8")

@@ -29,7 +29,7 @@ from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
-from rootless.networks import loopback
+from rootless.networks import loopback, routes
 
 # A passwd or group file larger than this is no such file.
 _LARGEST_DATABASE: Final = 8 << 20
@@ -61,7 +61,8 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
         sources = rootfs.open_sources(spec, extra)
         bundle = os.path.dirname(spec["root"]["path"])
         filters = [program.open_program(bundle)] if "seccomp" in spec["linux"] else []
-        outside = rootfs.Outside(mount_root(spec, channel), sources, os.getuid(), filters)
+        root = mount_root(spec, channel, *_begin_network(spec))
+        outside = rootfs.Outside(root, sources, os.getuid(), filters)
         if changeable:
             config = os.open(f"{bundle}/config.json", os.O_RDONLY)
             syscalls.become_root()
@@ -133,8 +134,6 @@ def _set_up(
     confined_by: program.Filter | None,
 ) -> None:
     root = outside.root
-    if any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
-        loopback.bring_up()
     socket.sethostname(spec["hostname"])
     # Prepared while the overlay server is still loading; what follows waits for it.
     extra = read_extra(spec)
@@ -170,8 +169,26 @@ def leave_keyring() -> None:
             raise
 
 
-def mount_root(spec: Spec, channel: Channel) -> int:
-    """Mount the overlay, hand its descriptor to whoever serves it, return the root directory."""
+def _begin_network(spec: Spec) -> list[int]:
+    """Bring the loopback of our own network up.
+
+    Returns what the supervisor connects it by: what hears of its routes, and our namespaces,
+    which it cannot open any more once we have become somebody else.
+    """
+    if not any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
+        return []
+    loopback.bring_up()
+    if read_extra(spec).request["network"] == "none":
+        return []
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    return [routes.watch(), *(os.open(f"/proc/self/ns/{name}", flags) for name in ("user", "net"))]
+
+
+def mount_root(spec: Spec, channel: Channel, *more: int) -> int:
+    """Mount the overlay, hand its descriptor to whoever serves it, return the root directory.
+
+    The descriptors ``more`` go the same way.
+    """
     merged = spec["root"]["path"]
     try:
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -181,8 +198,9 @@ def mount_root(spec: Spec, channel: Channel) -> int:
             "modprobe fuse; chmod 666 /dev/fuse)"
         ) from None
     syscalls.mount("fuse-overlay", merged, "fuse", syscalls.MS_NODEV, mount_data(fuse))
-    channel.send({"fuse": True}, fuse)
-    os.close(fuse)
+    channel.send({"fuse": True}, fuse, *more)
+    for fd in (fuse, *more):
+        os.close(fd)
     return os.open(merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

@@ -17,6 +17,7 @@ from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
 from rootless.containers.namespaces import Namespaces
 from rootless.errors import RlError
+from rootless.networks.request import NetworkRequest
 
 # Docker's rule for names of containers and volumes.
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -59,7 +60,8 @@ class Request:
     mounts: tuple[Mount, ...] = ()
     volumes_from: tuple[str, ...] = ()
     hostname: str | None = None
-    network: Literal["host", "none"] = "host"
+    network: str = "host"
+    net: NetworkRequest = field(default_factory=NetworkRequest)
     labels: Mapping[str, str] = field(default_factory=dict)
     terminal: bool = False
     interactive: bool = False

@@ -18,6 +18,9 @@ from rootless.containers.request import Mount, Request
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
 from rootless.kernel.userns import IdMap, Maps
+from rootless.networks.mode import Mode
+from rootless.networks.ports import parse_expose, publish_all
+from rootless.networks.request import NetworkRequest
 
 # On our own /dev, so that it leaves no trace in the container's layer.
 INIT_PATH: Final = "/dev/init"
@@ -138,11 +141,12 @@ def build(
         labels={**image.labels, **request.labels},
         accounts=place.accounts,
         healthcheck=health.merged(image.healthcheck, request.health),
+        **_ports(request.net, image),
     )
     annotations = {ANNOTATION: json.dumps(asdict(extra))}
     if stop_signal := request.stop_signal or image.stop_signal:
         annotations[STOP_SIGNAL] = stop_signal
-    own_network = request.network != "host"
+    own_network = Mode.parse(request.network).own_namespace
     return {
         "ociVersion": "1.0.2",
         "process": _process(request, image, place, entrypoint + command),
@@ -163,6 +167,20 @@ def build(
             "readonlyPaths": confinement.readonly_paths(request.isolation),
             **({"seccomp": place.seccomp} if place.seccomp else {}),
         },
+    }
+
+
+def _ports(wanted: NetworkRequest, image: ImageConfig) -> dict[str, Any]:
+    """Return what the annotation says of ports: those to publish, and the names of all exposed."""
+    exposed = [*wanted.exposed]
+    for name in image.exposed_ports:
+        exposed += parse_expose(name)
+    published = list(wanted.published)
+    if wanted.publish_all:
+        published = publish_all(exposed, published)
+    return {
+        "ports": tuple(asdict(port) for port in published),
+        "exposed": tuple(sorted({str(port) for port in (*exposed, *published)})),
     }
 
 

@@ -25,6 +25,7 @@ from rootless.containers.annotation import Extra, Spec, read_extra
 from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
 from rootless.files import replace_file
 from rootless.kernel import proc
+from rootless.networks.ports import Port
 from rootless.trees import remove_tree
 
 HEALTH = "health.json"
@@ -73,6 +74,7 @@ class State:
     """What `rl update` has made of its disk limit."""
     stopped: bool = False
     """Whether its last run ended because a person asked for that."""
+    ports: tuple[Port, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,4 +327,5 @@ def _parse_state(data: bytes) -> State:
     for key in ("init", "supervisor"):
         value = values.get(key)
         values[key] = Process(**value) if isinstance(value, dict) else None
+    values["ports"] = tuple(Port(**port) for port in values.get("ports", ()))
     return State(**values)

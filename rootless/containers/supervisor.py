@@ -19,6 +19,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,11 +28,14 @@ from rootless.containers.annotation import Spec
 from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
 from rootless.containers.console import Console, Onlooker
+from rootless.containers.network import prepare
 from rootless.containers.overlay import Server
 from rootless.containers.store import Container, ContainerStore, Process, now
 from rootless.containers.streams import Streams, wait
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls, userns
+from rootless.networks.helper import Helper
+from rootless.networks.ports import Port
 
 if TYPE_CHECKING:
     from rootless.containers.monitor import Monitor
@@ -69,10 +73,10 @@ class _Record:
         self.container = container
         self._executed_at: float | None = None
 
-    def started(self, pid: int) -> None:
+    def started(self, pid: int, ports: Sequence[Port]) -> None:
         self._update(
             status="running", started_at=now(), finished_at="", exit_code=0, error="",
-            init=Process.of(pid),
+            init=Process.of(pid), ports=tuple(ports),
         )  # fmt: skip
 
     def executed(self) -> None:
@@ -82,7 +86,12 @@ class _Record:
     def ended(self, exit_code: int, *, again: bool = False, stopped: bool = False) -> None:
         status = "restarting" if again else "exited"
         self._update(
-            status=status, exit_code=exit_code, finished_at=now(), init=None, stopped=stopped
+            status=status,
+            exit_code=exit_code,
+            finished_at=now(),
+            init=None,
+            ports=(),
+            stopped=stopped,
         )
         if self._executed_at is not None:
             ran = str(int(time.monotonic() - self._executed_at))
@@ -183,6 +192,7 @@ class _Supervisor:
 
     def _run(self, server: Server) -> int:
         spec, path = self._container.config, self._container.path
+        network, ports = prepare(self._container)
         request = self._container.extra.request
         writer = self._open_log(path) if self._logging else None
         streams = Streams(
@@ -190,12 +200,14 @@ class _Supervisor:
         )
         channel, theirs = Channel.pair()
         child = _clone(spec, streams, theirs)
-        with _killed_at_the_end(child, channel, streams, writer):
-            start = _Start(child, channel, server, self._console)
+        with closing(network), _killed_at_the_end(child, channel, streams, writer):
+            start = _Start(child, channel, server, network, self._console)
             start.agreed = self._restarts > 0
             userns.write_maps(child.pid, self._maps)
             channel.send({"go": True})
-            (fuse,) = start.expect("fuse")
+            fuse, *connection = start.expect("fuse")
+            if connection:
+                network.start(*connection)
             server.serve(
                 lower=[str(layer) for layer in reversed(self._layers)],
                 upper=str(path / "upper"),
@@ -208,6 +220,7 @@ class _Supervisor:
             )
             os.close(fuse)
             streams.connect(start.expect("ready"))
+            start.expect_network()
             if not start.agreed:
                 self._console.agree()
                 start.agreed = True
@@ -216,7 +229,7 @@ class _Supervisor:
                 from rootless.containers import healthstate
 
                 healthstate.begin(self._container)
-            self._record.started(child.pid)
+            self._record.started(child.pid, ports)
             channel.send({"start": True})
             with contextlib.ExitStack() as stack:
                 return self._carry(streams, start, stack)
@@ -238,7 +251,7 @@ class _Supervisor:
             interests = streams.interests()
             for fd, events in console.interests().items():
                 interests[fd] = interests.get(fd, 0) | events
-            interests |= {child.pidfd: select.POLLIN} | start.server.watched()
+            interests |= {child.pidfd: select.POLLIN} | start.watched()
             if executing:
                 interests[channel.fileno()] = select.POLLIN
             if monitor is not None:
@@ -261,6 +274,8 @@ class _Supervisor:
                         console.started()
                         monitor = self._monitor(stack)
                 start.server.check()
+                if child.pidfd not in ready:
+                    start.network.advance()
             except RlError as error:
                 failure = error
                 child.kill()
@@ -304,33 +319,55 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
 
 
 class _Start:
-    """PID 1, the overlay server, and what they tell until the command has been executed."""
+    """PID 1, what serves it, and what they tell until the command has been executed."""
 
     def __init__(
-        self, child: process.Child, channel: Channel, server: Server, console: Console
+        self,
+        child: process.Child,
+        channel: Channel,
+        server: Server,
+        network: Helper,
+        console: Console,
     ) -> None:
         self.child = child
         self.channel = channel
         self.server = server
+        self.network = network
         self._console = console
         self.agreed = False
 
     def expect(self, what: str) -> list[int]:
         """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
-        interests = {self.channel.fileno(): select.POLLIN}
-        if not self.agreed:
-            interests[self._console.owner_channel()] = select.POLLIN
-        ready: set[int] = set()
-        while self.channel.fileno() not in ready:
-            ready = wait(interests | self.server.watched())
-            self.server.check()
-            if not self.agreed and self._console.owner_channel() in ready:
-                # The owner says nothing before it is asked: this is its end.
-                raise RlError("it was interrupted before it started")
+        while self.channel.fileno() not in self._wait():
+            pass
         message, fds = self.channel.receive()
         if message is None or what not in message:
             raise self.failure(message)
         return fds
+
+    def expect_network(self) -> None:
+        """Return when the network is there."""
+        while not self.network.ready:
+            if self.channel.fileno() in self._wait():
+                raise self.failure(self.channel.receive()[0])
+
+    def watched(self) -> dict[int, int]:
+        """Return what to poll for, to learn of the end of what serves PID 1."""
+        return self.server.watched() | self.network.watched()
+
+    def _wait(self) -> set[int]:
+        """Wait until PID 1 says something or something fails, which is raised."""
+        interests = {self.channel.fileno(): select.POLLIN} | self.watched()
+        if not self.agreed:
+            interests[self._console.owner_channel()] = select.POLLIN
+        ready = wait(interests)
+        self.server.check()
+        if self.channel.fileno() not in ready:
+            self.network.advance()
+        if not self.agreed and self._console.owner_channel() in ready:
+            # The owner says nothing before it is asked: this is its end.
+            raise RlError("it was interrupted before it started")
+        return ready
 
     def failure(self, message: dict[str, Any] | None) -> RlError:
         """Return PID 1's error; if the server failed first, raise that, which is the cause."""

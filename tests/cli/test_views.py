@@ -111,7 +111,7 @@ def test_ps_shows_a_container_as_docker_does(container: Container) -> None:
         "RunningFor": "About an hour ago",
         "Status": "Up 2 minutes",
         "State": "running",
-        "Ports": "",
+        "Ports": "80/tcp",
         "Labels": "a=b,com.example.tier=front",
         "LocalVolumes": "2",
         "Mounts": "/home/me/src,cache,ffffffffffffff…",

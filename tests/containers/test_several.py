@@ -54,6 +54,6 @@ def test_ps_chooses_by_age_by_volume_and_by_network(rl: Rl) -> None:
     assert shown("since=old") == ["new"]
     assert shown("volume=vol") == shown("volume=/data") == ["old"]
     assert shown("volume=other") == []
-    assert shown("network=host") == ["new"]
+    assert shown("network=pasta") == ["new"]
     assert "no such container" in rl("ps", "--filter", "since=none", check=False).stderr
     rl("rm", "-v", "old", "new")
