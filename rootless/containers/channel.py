@@ -7,6 +7,7 @@ death is an end of file, which is how each notices the other's.
 
 from __future__ import annotations
 
+import array
 import json
 import socket
 from typing import Any, Final
@@ -42,8 +43,10 @@ class Channel:
 
     def offer(self, message: dict[str, Any], *fds: int) -> bool:
         """Send a message only if that needs no waiting; tell whether it was sent."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
-            socket.send_fds(self._socket, [json.dumps(message).encode()], fds, socket.MSG_DONTWAIT)
+            # Not by send_fds, which forgets its flags.
+            self._socket.sendmsg([json.dumps(message).encode()], rights, socket.MSG_DONTWAIT)
         except OSError:  # no room, too many descriptors under way, or nobody there
             return False
         return True

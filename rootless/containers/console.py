@@ -272,6 +272,12 @@ class Console:
             if onlooker.owner and self._streams is not None:
                 self._streams.end_input()
 
+    def close(self) -> None:
+        """Tell all who follow the log that nothing more comes."""
+        for onlooker in self._onlookers:
+            if onlooker.follows:
+                onlooker.channel.offer({"ended": True})
+
     def rotated(self, fd: int) -> None:
         """Give all who follow the log its next file; one who has too many already is let go."""
         for onlooker in list(self._onlookers):

@@ -27,8 +27,6 @@ from rootless.errors import RlError
 from rootless.kernel import syscalls
 
 _CHUNK: Final = 1 << 20
-# For a process whose channel is closed to be gone.
-_PATIENCE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +122,8 @@ def show(container: Container, wanted: Selection, *, follow: bool, timestamps: b
         seek_tail(fds, wanted.tail)
     for fd in fds[:-1]:
         printer.show_all(fd, bytearray())
-        os.close(fd)
     if news is not None:
-        _follow(fds[-1:], news, printer, wanted.until)
+        _follow(log.path(container.path), fds, news, printer, wanted.until)
     elif fds:
         printer.show_all(fds[-1], bytearray())
 
@@ -156,18 +153,23 @@ def _has_name(fd: int, file: Path) -> bool:
         return False
 
 
-def _follow(fds: list[int], news: _News, printer: _Printer, until: datetime | None) -> None:
-    """Print what comes, file after file; nothing comes to one after the next was announced."""
+def _follow(
+    file: Path, fds: list[int], news: _News, printer: _Printer, until: datetime | None
+) -> None:
+    """Print what comes to the last of ``fds``, and to the files after it.
+
+    Nothing comes to one after the next was announced.
+    """
     watch = syscalls.inotify_init()
     rest = bytearray()
     while True:
         if fds:
             # Watched before it is read.
-            syscalls.inotify_add_watch(watch, f"/proc/self/fd/{fds[0]}", syscalls.IN_MODIFY)
+            syscalls.inotify_add_watch(watch, f"/proc/self/fd/{fds[-1]}", syscalls.IN_MODIFY)
         while True:
             announced = news.take(fds)
             if fds:
-                printer.show_all(fds[0], rest)
+                printer.show_all(fds[-1], rest)
             if announced or news.ended:
                 break
             seconds = (until - datetime.now(UTC)).total_seconds() if until else None
@@ -176,23 +178,26 @@ def _follow(fds: list[int], news: _News, printer: _Printer, until: datetime | No
             if watch in wait({watch: select.POLLIN, news.fileno(): select.POLLIN}, seconds):
                 os.read(watch, _CHUNK)
         if announced:
+            # Until now open, for what was announced might have been one of them.
             for fd in fds:
                 os.close(fd)
-            fds[:] = [announced]
+            fds = [announced]
             rest.clear()
         else:
             break
-    if not news.has_ended():
+    # Killed, the supervisor said no word either; but then this is the last file.
+    if not news.complete and not (fds and _has_name(fds[-1], file)):
         raise RlError("the log was written faster than it was read: lines are missing from here on")
 
 
 class _News:
     """What the supervisor tells of a log: which files took its name, in order, and its end."""
 
-    def __init__(self, channel: Channel, supervisor: int) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._supervisor = supervisor
         self.ended = False
+        self.complete = False
+        """Whether it ended with the container, and not because we were too slow."""
 
     @classmethod
     def of(cls, container: Container) -> _News | None:
@@ -202,12 +207,12 @@ class _News:
         try:
             syscalls.inotify_add_watch(watch, str(container.path), syscalls.IN_CREATE)
             while supervisor is not None and supervisor.alive():
-                pidfd = os.pidfd_open(supervisor.pid)
                 channel = connect(container.path)
                 if channel is not None:
                     channel.send({"follow": True})
                     channel.receive()
-                    return cls(channel, pidfd)
+                    return cls(channel)
+                pidfd = os.pidfd_open(supervisor.pid)
                 if watch in wait({watch: select.POLLIN, pidfd: select.POLLIN}):
                     os.read(watch, _CHUNK)
                 os.close(pidfd)
@@ -226,6 +231,7 @@ class _News:
         while not self.ended and wait({self.fileno(): select.POLLIN}, 0):
             message, fds = self._channel.receive()
             self.ended = message is None
+            self.complete |= message is not None and "ended" in message
             for fd in fds:
                 # A description of our own: where it is read is nobody else's affair.
                 own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -234,10 +240,6 @@ class _News:
                     return own
                 os.close(own)
         return 0
-
-    def has_ended(self) -> bool:
-        """Tell whether the supervisor has: otherwise it has let us go, for we were too slow."""
-        return bool(wait({self._supervisor: select.POLLIN}, _PATIENCE_SECONDS))
 
 
 class _Printer:

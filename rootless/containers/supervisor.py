@@ -153,6 +153,7 @@ class _Supervisor:
 
             remove_own(self._root, self._container.id)
         self._console.finish(code, error)
+        self._console.close()
 
     def _terminate(self, number: int, _: object) -> None:
         # The machine goes down, or the session ends.

@@ -289,6 +289,24 @@ def test_follower_loses_and_tears_nothing_when_the_log_is_replaced(rl: Rl, files
     rl("rm", "turned")
 
 
+def test_follower_that_stalls_delays_nobody_and_is_told_what_it_missed(rl: Rl) -> None:
+    # Each of the thousand files that it does not read would be kept for it.
+    options = ("--log-opt", "max-size=1k", "--log-opt", "max-file=2")
+    script = "head -c 100000 /dev/zero | tr '\\0' x; echo; read go; seq 1 20000"
+    rl("run", "-d", "-i", "--name", "missed", *options, "alpine", "sh", "-c", script)
+    with rl.start("logs", "-f", "missed", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follow:
+        assert follow.stdout is not None
+        # It has more to print than its pipe takes.
+        assert follow.stdout.read(1) == b"x"
+        rl("attach", "missed", input="go\n")
+        assert rl("logs", "-n", "1", "missed").stdout == "20000\n"
+        out, err = follow.communicate(timeout=60)
+    assert follow.returncode == 125
+    assert b"written faster than it was read" in err
+    assert b"\n20000\n" not in out
+    rl("rm", "missed")
+
+
 def links(pid: int) -> list[str]:
     return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
 
