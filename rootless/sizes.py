@@ -13,7 +13,7 @@ _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 def parse_size(text: str) -> int:
     """Return the bytes of a size; its units are powers of 1024."""
-    found = _FORM.fullmatch(text.strip())
+    found = _FORM.fullmatch(text)
     if found is None:
         raise RlError(f"invalid size {text!r}: expected a number and b, k, m, g or t")
     number, unit = found.groups()

@@ -36,7 +36,10 @@ _RM: Final = Entry("rootless.cli.rm:rm", "Remove containers")
 _STOP: Final = Entry("rootless.cli.stop:stop", "Stop containers")
 _KILL: Final = Entry("rootless.cli.kill:kill", "Send a signal to containers")
 _RESTART: Final = Entry("rootless.cli.restart:restart", "Stop containers and start them again")
+_PAUSE: Final = Entry("rootless.cli.pause:pause", "Freeze all processes of containers")
+_UNPAUSE: Final = Entry("rootless.cli.pause:unpause", "Let paused containers go on")
 _UPDATE: Final = Entry("rootless.cli.update:update", "Change the limits of containers")
+_STATS: Final = Entry("rootless.cli.stats:stats", "Show what running containers use")
 _WAIT: Final = Entry(
     "rootless.cli.wait:wait", "Wait for containers to end, and print their exit codes"
 )
@@ -67,6 +70,8 @@ _COMMANDS: Final = {
     "stop": _STOP,
     "kill": _KILL,
     "restart": _RESTART,
+    "pause": _PAUSE,
+    "unpause": _UNPAUSE,
     "update": _UPDATE,
     "wait": _WAIT,
     "logs": _LOGS,
@@ -77,6 +82,7 @@ _COMMANDS: Final = {
     "export": _EXPORT,
     "top": _TOP,
     "port": _PORT,
+    "stats": _STATS,
     "rename": _RENAME,
     "rm": _RM,
     "pull": _PULL,
@@ -102,6 +108,8 @@ _SECTIONS: Final = {
             "stop": _STOP,
             "kill": _KILL,
             "restart": _RESTART,
+            "pause": _PAUSE,
+            "unpause": _UNPAUSE,
             "update": _UPDATE,
             "wait": _WAIT,
             "logs": _LOGS,
@@ -112,6 +120,7 @@ _SECTIONS: Final = {
             "export": _EXPORT,
             "top": _TOP,
             "port": _PORT,
+            "stats": _STATS,
             "rename": _RENAME,
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
             "exists": Entry("rootless.cli.exists:exists", "Tell whether there is a container"),

@@ -30,6 +30,8 @@ def attach(settings: Settings, /, name: str, no_stdin: bool, **values: Any) -> i
 
     container = ContainerStore(settings.root).get(name)
     request = container.extra.request
+    if container.paused:
+        raise RlError("you cannot attach to a paused container, unpause it first")
     channel = connect(container.path) if container.state.status == "running" else None
     if channel is None:
         raise RlError("you cannot attach to a stopped container, start it first")

@@ -6,7 +6,7 @@ Pure: from a store's Container to rows and to a dictionary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ from rootless.cli.output import Row, label_method, label_text, label_title, shor
 from rootless.cli.template import Map
 from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
-from rootless.containers import disk, log
+from rootless.containers import cgroup, disk, log
 from rootless.containers.annotation import STOP_SIGNAL
+from rootless.containers.limits import DeviceLimit
 from rootless.containers.request import PROPAGATIONS
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
@@ -71,7 +72,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
         "CreatedAt": local_time(container.created),
         "RunningFor": ago(container.created, now),
         "Status": status(container, now),
-        "State": container.state.status,
+        "State": shown_status(container),
         "Ports": network_view.column(container),
         "Labels": label_text(extra.labels),
         "Label": label_method(extra.labels),
@@ -82,6 +83,11 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
     }
 
 
+def shown_status(container: Container) -> str:
+    """Return the status in one word; a paused container runs as well."""
+    return "paused" if container.paused else container.state.status
+
+
 def status(container: Container, now: datetime) -> str:
     """Return Docker's sentence: "Up 2 minutes", "Exited (0) 3 hours ago", "Created"."""
     state = container.state
@@ -90,7 +96,8 @@ def status(container: Container, now: datetime) -> str:
     if state.status == "running":
         started = parse_time(state.started_at)
         up = f"Up {duration((now - started).total_seconds())}" if started else "Up"
-        return up + _HEALTH_TEXTS.get(_health(container), "")
+        up += _HEALTH_TEXTS.get(_health(container), "")
+        return f"{up} (Paused)" if container.paused else up
     since = f" {ago(state.finished_at, now)}" if state.finished_at else ""
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}){since}"
@@ -146,7 +153,7 @@ def selected(
     return (
         (not names or _name_matches(container.name, names))
         and (not ids or bool(filters.any_pattern(ids).match(container.id)))
-        and ("status" not in wanted or state.status in wanted["status"])
+        and ("status" not in wanted or shown_status(container) in wanted["status"])
         and (
             "exited" not in wanted
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
@@ -243,11 +250,11 @@ def _state(container: Container) -> dict[str, Any]:
     state = container.state
     running = state.status == "running"
     return {
-        "Status": state.status,
+        "Status": shown_status(container),
         "Running": running,
-        "Paused": False,
+        "Paused": container.paused,
         "Restarting": state.status == "restarting",
-        "OOMKilled": False,
+        "OOMKilled": state.oom_killed,
         "Dead": False,
         "Pid": state.init.pid if running and state.init else 0,
         "ExitCode": state.exit_code,
@@ -280,7 +287,6 @@ def _host_config(container: Container) -> dict[str, Any]:
         "CapDrop": isolation.get("cap_drop", []),
         "VolumeDriver": "",
         "VolumesFrom": list(request.get("volumes_from", ())) or None,
-        "CgroupnsMode": "private",
         "IpcMode": "private",
         "PidMode": "",
         "UTSMode": "",
@@ -297,11 +303,40 @@ def _host_config(container: Container) -> dict[str, Any]:
                 if mount["kind"] == "tmpfs"
             }
         ),
-        "Memory": 0,
-        "NanoCpus": 0,
-        "PidsLimit": 0,
+        **_limits(container),
         "MaskedPaths": spec["linux"]["maskedPaths"],
         "ReadonlyPaths": spec["linux"]["readonlyPaths"],
+    }
+
+
+def _limits(container: Container) -> dict[str, Any]:
+    limits = cgroup.limits_of(container)
+    swap = limits.memory_swap or (2 * limits.memory if limits.memory > 0 else 0)
+
+    def devices(found: Sequence[DeviceLimit]) -> list[dict[str, Any]]:
+        return [{"Path": one.path, "Rate": one.rate} for one in found]
+
+    return {
+        "Memory": limits.memory,
+        "MemorySwap": swap,
+        "MemoryReservation": limits.memory_reservation,
+        "MemoryHigh": limits.memory_high,
+        "NanoCpus": limits.nano_cpus,
+        "CpuShares": limits.cpu_shares,
+        "CpuQuota": limits.cpu_quota,
+        "CpuPeriod": limits.cpu_period,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "PidsLimit": limits.pids_limit,
+        "BlkioWeight": limits.blkio_weight,
+        "BlkioDeviceReadBps": devices(limits.device_read_bps),
+        "BlkioDeviceWriteBps": devices(limits.device_write_bps),
+        "BlkioDeviceReadIOps": devices(limits.device_read_iops),
+        "BlkioDeviceWriteIOps": devices(limits.device_write_iops),
+        "OomScoreAdj": limits.oom_score_adj or 0,
+        "Cgroup": limits.cgroups,
+        "CgroupParent": limits.cgroup_parent,
+        "CgroupnsMode": limits.cgroupns,
     }
 
 

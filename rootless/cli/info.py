@@ -29,6 +29,7 @@ def info(settings: Settings, template: str | None) -> None:
         **_host(settings.root, warnings),
         **_user(warnings),
         **_network(warnings),
+        **_cgroups(warnings),
         "Warnings": warnings,
     }
     if template:
@@ -53,6 +54,7 @@ def _stores(root: Path, warnings: list[str]) -> dict[str, Any]:
 
     containers = ContainerStore(root).list()
     running = sum(container.state.status == "running" for container in containers)
+    paused = sum(container.paused for container in containers)
     files: set[str] = set()
     try:
         files.update(str(registry.file) for registry in registries.load())
@@ -63,8 +65,8 @@ def _stores(root: Path, warnings: list[str]) -> dict[str, Any]:
         "DockerRootDir": str(root),
         "Driver": "fuse-overlay",
         "Containers": len(containers),
-        "ContainersRunning": running,
-        "ContainersPaused": 0,
+        "ContainersRunning": running - paused,
+        "ContainersPaused": paused,
         "ContainersStopped": len(containers) - running,
         "Images": len(ImageStore(root).images()),
         "RegistriesConf": sorted(files),
@@ -93,7 +95,6 @@ def _host(root: Path, warnings: list[str]) -> dict[str, Any]:
         "Architecture": os.uname().machine,
         "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
         "RootDirFilesystem": kind,
     }
 
@@ -163,6 +164,37 @@ def _network(warnings: list[str]) -> dict[str, Any]:
         "DefaultNetwork": str(default),
         "Pasta": mode.find("pasta") or "missing",
         "Slirp4netns": mode.find("slirp4netns") or "missing",
+    }
+
+
+def _cgroups(warnings: list[str]) -> dict[str, Any]:
+    """Tell which way limits are set, which there are, and why there are no others."""
+    import os
+
+    from rootless.cgroups import delegation, place
+    from rootless.errors import RlError
+
+    way = place.find()
+    try:
+        found = delegation.controllers(way)
+    except RlError as error:
+        way, found = place.Way("none", reason=str(error)), frozenset()
+    if missing := delegation.explain(way, found):
+        warnings.append(missing)
+    version = "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1"
+    driver = {"delegated": "cgroupfs", "systemd": "systemd", "none": "none"}[way.kind]
+    return {
+        "CgroupVersion": version,
+        "CgroupDriver": driver,
+        "CgroupParent": delegation.parent(way),
+        "CgroupControllers": sorted(found),
+        "MemoryLimit": "memory" in found,
+        "SwapLimit": "memory" in found,
+        "CpuCfsQuota": "cpu" in found,
+        "CpuCfsPeriod": "cpu" in found,
+        "CPUShares": "cpu" in found,
+        "CPUSet": "cpuset" in found,
+        "PidsLimit": "pids" in found,
     }
 
 

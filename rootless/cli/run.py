@@ -19,6 +19,7 @@ from rootless.cli.options import (
     health,
     isolation,
     life,
+    limits,
     looking,
     namespaces,
     network,
@@ -58,6 +59,7 @@ _STREAMS: Final = ("stdin", "stdout", "stderr")
 @namespaces.options
 @isolation.options
 @health.options
+@limits.options
 @click.option(
     "--pull",
     type=click.Choice(["always", "missing", "never"]),
@@ -146,6 +148,7 @@ def make_request(values: Mapping[str, Any]) -> requests.Request:
         **namespaces.chosen(values),
         **isolation.chosen(values),
         **health.chosen(values),
+        **limits.chosen(values),
     )
 
 

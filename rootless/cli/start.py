@@ -70,6 +70,8 @@ def start(
 
     def start_named(name: str) -> None:
         container = store.get(name)
+        if container.paused:
+            raise RlError("cannot start a paused container, try unpause instead")
         if not container.active:
             start_one(root, container, None)
         click.echo(name)
@@ -124,7 +126,7 @@ def follow(
         from rootless.containers import logout
 
         attach.await_start(launch.channel)
-        if said := logout.warning():
+        if said := logout.warning(launch.child.pid):
             click.echo(f"rl: warning: {said}", err=True)
         return 0
     onlooking.close_handed()

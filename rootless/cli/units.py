@@ -88,3 +88,13 @@ def size(count: int) -> str:
             return f"{value:.3g}{unit}"
         value /= 1000
     return f"{value:.4g}PB"
+
+
+def binary_size(count: int) -> str:
+    """Return a number of bytes in four digits and a binary unit: "7.812MiB"."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1023.95:
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    return f"{value:.4g}PiB"

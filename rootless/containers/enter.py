@@ -167,6 +167,13 @@ def begin(
     )
     theirs.close()
     os.close(pidfd)
+    try:
+        _let_in(container, joining, channel)
+    except BaseException:
+        joining.kill()
+        joining.wait()
+        channel.close()
+        raise
     return joining, channel
 
 
@@ -174,9 +181,23 @@ def _fds(leaving: Channel | None) -> list[int]:
     return [] if leaving is None else [leaving.fileno()]
 
 
+def _let_in(container: Container, joining: process.Child, channel: Channel) -> None:
+    """Say "go", with what leads the command into the container's cgroup if it has one."""
+    entrance: list[int] = []
+    if container.state.cgroup:
+        from rootless.containers import cgroup
+
+        entrance = cgroup.entrance(container, joining.pid)
+    channel.send({"go": True}, *entrance)
+    for fd in entrance:
+        os.close(fd)
+
+
 def open_init(container: Container) -> int:
     """Return a pidfd of a running container's PID 1; RlError if there is none."""
     init_process = container.state.init
+    if container.paused:
+        raise RlError(f"container {container.name} is paused, unpause it before exec")
     if container.state.status == "running" and init_process is not None:
         try:
             pidfd = os.pidfd_open(init_process.pid)
@@ -288,6 +309,10 @@ def _join(
 ) -> int:
     """Enter the user namespace, with an interpreter that the container cannot change."""
     with init.failures_sent(channel):
+        message, entrance = channel.receive()
+        if message is None:
+            os._exit(init.FAILED)
+        init.set_oom_score(wanted["process"])
         os.setsid()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
         syscalls.become_root()
@@ -296,15 +321,16 @@ def _join(
             syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
             memory = os.memfd_create("plan")
             os.write(memory, json.dumps(wanted).encode())
-            kept = (memory, pidfd, channel.fileno(), *_fds(leaving), *stdio)
+            kept = (memory, pidfd, channel.fileno(), *entrance, *_fds(leaving), *stdio)
             for fd in kept:
                 os.set_inheritable(fd, True)
-            interpreter.execute_read_only("rootless.containers.enter", *map(str, kept))
-        _proceed(wanted, stdio, pidfd, channel, leaving)
+            fds = (memory, pidfd, channel.fileno(), *(entrance or [-1]), *_fds(leaving), *stdio)
+            interpreter.execute_read_only("rootless.containers.enter", *map(str, fds))
+        _proceed(wanted, stdio, pidfd, channel, leaving, *entrance)
     return init.FAILED
 
 
-def main_anew(memory_fd: str, pidfd: str, channel_fd: str, *others: str) -> int:
+def main_anew(memory_fd: str, pidfd: str, channel_fd: str, entrance: str, *others: str) -> int:
     """Go on where ``_join`` left off to execute the interpreter anew."""
     fds = [int(fd) for fd in others]
     # There are three standard streams or none, and before them the channel by which to leave.
@@ -314,12 +340,17 @@ def main_anew(memory_fd: str, pidfd: str, channel_fd: str, *others: str) -> int:
         with open(int(memory_fd), "rb") as memory:
             memory.seek(0)
             wanted = json.load(memory)
-        _proceed(wanted, fds, int(pidfd), channel, leaving)
+        _proceed(wanted, fds, int(pidfd), channel, leaving, int(entrance))
     return init.FAILED
 
 
 def _proceed(
-    wanted: Plan, stdio: Sequence[int], pidfd: int, channel: Channel, leaving: Channel | None
+    wanted: Plan,
+    stdio: Sequence[int],
+    pidfd: int,
+    channel: Channel,
+    leaving: Channel | None,
+    entrance: int = -1,
 ) -> None:
     """Join the other namespaces, and exit as the command does."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -330,7 +361,10 @@ def _proceed(
     sys.path.clear()
     syscalls.setns(pidfd, wanted["flags"])
     command = _reap if wanted.get("reaper") else _become_command
-    child = process.fork(lambda: command(wanted, stdio, channel), keep=[channel.fileno(), *stdio])
+    child = process.fork(
+        lambda: command(wanted, stdio, channel, entrance),
+        keep=[channel.fileno(), entrance, *stdio],
+    )
     process.close_all_but([child.pidfd, *_fds(leaving)])
     sys.exit(0 if wanted["detached"] else _attend(child, leaving))
 
@@ -362,12 +396,13 @@ def _attend(child: process.Child, leaving: Channel | None) -> int:
     return child.wait()
 
 
-def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:
+def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel, entrance: int) -> int:
     """Run the command below us, and adopt what it leaves behind, so that it can be found."""
     process.die_with_parent()
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     child = process.fork(
-        lambda: _become_command(wanted, stdio, channel), keep=[channel.fileno(), *stdio]
+        lambda: _become_command(wanted, stdio, channel, entrance),
+        keep=[channel.fileno(), entrance, *stdio],
     )
     # Nothing in the container could gain by taking us over.
     capabilities.limit_to(())
@@ -386,7 +421,7 @@ def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:
     return child.wait()
 
 
-def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int:
+def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel, entrance: int) -> int:
     settings = wanted["process"]
     with init.failures_sent(channel):
         os.setsid()
@@ -397,7 +432,7 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int
             masters = init.open_terminal(root)
         else:
             masters = init.take(stdio)
-        process.close_all_but([channel.fileno(), root, *masters])
+        process.close_all_but([channel.fileno(), entrance, root, *masters])
         user = init.resolve_user(root, settings["user"]["username"])
         _enter_directory(root, settings["cwd"])
         confined_by = program.Filter(*wanted["filter"]) if wanted["filter"] else None
@@ -405,8 +440,12 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel) -> int
         if not wanted["detached"]:
             process.die_with_parent()
         channel.send({"ready": True}, *masters)
-        process.close_all_but([channel.fileno()])
+        process.close_all_but([channel.fileno(), entrance])
         init.wait_for_go(channel)
+        if entrance >= 0:
+            # As late as can be: what we took until here is not the container's.
+            os.write(entrance, b"0")
+            os.close(entrance)
         init.execute(settings, confined_by)
     return init.FAILED
 

@@ -54,6 +54,9 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
     """
     with failures_sent(channel):
         wait_for_go(channel)
+        set_oom_score(spec["process"])
+        if any(space["type"] == "cgroup" for space in spec["linux"]["namespaces"]):
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         # As the user himself: root of the container may be somebody else, whom paths are closed to.
@@ -117,6 +120,20 @@ def failures_sent(channel: Channel) -> Iterator[None]:
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error}"
         channel.send({"error": text[:_LONGEST], "exit_code": FAILED})
+
+
+def set_oom_score(settings: dict[str, Any]) -> None:
+    """Say how soon the kernel is to choose this process, while /proc is the host's."""
+    if (score := settings.get("oomScoreAdj")) is None:
+        return
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
+    except OSError as error:
+        raise RlError(
+            f"cannot set the OOM score to {score}: {error.strerror} (only the administrator may "
+            "lower it)"
+        ) from None
 
 
 def wait_for_go(channel: Channel) -> None:

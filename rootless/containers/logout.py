@@ -21,9 +21,9 @@ _CONFIGURATION = (
 _LINGER = Path("/var/lib/systemd/linger")
 
 
-def warning() -> str | None:
+def warning(supervisor: int) -> str | None:
     """Return what to tell the person who starts a container, None where it outlives the login."""
-    cgroup = _read("/proc/self/cgroup")
+    cgroup = _read(f"/proc/{supervisor}/cgroup")
     if in_session(cgroup):
         files = [name for pattern in _CONFIGURATION for name in sorted(glob.glob(pattern))]
         if kills(map(_read, files)):

@@ -46,7 +46,8 @@ class Monitor:
             if self._channel is None:
                 if time.monotonic() >= self._next:
                     self._set_timer()
-                    self._begin()
+                    if not self._container.paused:
+                        self._begin()
             elif self._channel.fileno() in ready:
                 result, _ = self._channel.receive()
                 self.close()

@@ -43,6 +43,11 @@ class Server:
         theirs.close()
         self._log = ""
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._child.pid
+
     def serve(
         self,
         lower: list[str],

@@ -23,12 +23,18 @@ from rootless.trees import remove_tree
 def remove(root: Path, container: Container, *, force: bool = False, volumes: bool = False) -> None:
     """Remove a container, and its anonymous volumes if asked; an active one only with force."""
     if container.active:
+        if not force and container.paused:
+            raise RlError(
+                f"container {container.name} is paused and must be unpaused first "
+                "(or use rl rm --force)"
+            )
         if not force:
             raise RlError(
                 f"container {container.name} is running (stop it first, or use rl rm --force)"
             )
         stop.kill(container)
     stop.wait_for_supervisor(container)
+    _sweep_cgroup(container)
     _discard(root, container, volumes=volumes)
 
 
@@ -58,10 +64,20 @@ def remove_damaged(root: Path, container_id: str) -> None:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove the --rm containers whose supervisor was killed before it could do so."""
+    """Remove what supervisors that were killed left: --rm containers, and cgroups."""
     for container in ContainerStore(root).list():
-        if container.auto_remove and container.state.status == "exited" and _unattended(container):
-            remove(root, container, volumes=True)
+        if container.state.status == "exited" and _unattended(container):
+            if container.auto_remove:
+                remove(root, container, volumes=True)
+            else:
+                _sweep_cgroup(container)
+
+
+def _sweep_cgroup(container: Container) -> None:
+    if container.state.cgroup:
+        from rootless.cgroups import tree
+
+        tree.sweep(container.state.cgroup)
 
 
 def _unattended(container: Container) -> bool:

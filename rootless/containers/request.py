@@ -10,7 +10,7 @@ import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from rootless.containers.disk import Disk
 from rootless.containers.health import Health
@@ -18,6 +18,9 @@ from rootless.containers.isolation import Isolation
 from rootless.containers.namespaces import Namespaces
 from rootless.errors import RlError
 from rootless.networks.request import NetworkRequest
+
+if TYPE_CHECKING:
+    from rootless.containers.limits import Limits
 
 # Docker's rule for names of containers and volumes.
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -77,6 +80,7 @@ class Request:
     log_driver: str = "json-file"
     log_options: Mapping[str, str] = field(default_factory=dict)
     health: Health = field(default_factory=Health)
+    limits: Limits | None = None
 
 
 def valid_name(name: str) -> bool:

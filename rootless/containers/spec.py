@@ -81,6 +81,12 @@ _HOST_SYS: Final = {
     "source": "/sys",
     "options": ["rbind", *_NO_DEVICES, "ro"],
 }
+_HOST_CGROUP: Final = {
+    "destination": "/sys/fs/cgroup",
+    "type": "bind",
+    "source": "/sys/fs/cgroup",
+    "options": ["rbind", *_NO_DEVICES, "ro"],
+}
 _CGROUP: Final = {
     "destination": "/sys/fs/cgroup",
     "type": "cgroup",
@@ -159,10 +165,12 @@ def build(
             "gidMappings": [_mapping(entry) for entry in place.maps.gids],
             "namespaces": [
                 {"type": name}
-                for name in ("user", "mount", "pid", "uts", "ipc", "cgroup")
+                for name in ("user", "mount", "pid", "uts", "ipc")
+                + (() if _host_cgroups(request) else ("cgroup",))
                 + (("network",) if own_network else ())
             ],
             "sysctl": dict(_NETWORK_SYSCTL) if own_network else {},
+            **_resources(request),
             "maskedPaths": confinement.masked_paths(request.isolation),
             "readonlyPaths": confinement.readonly_paths(request.isolation),
             **({"seccomp": place.seccomp} if place.seccomp else {}),
@@ -182,6 +190,19 @@ def _ports(wanted: NetworkRequest, image: ImageConfig) -> dict[str, Any]:
         "ports": tuple(asdict(port) for port in published),
         "exposed": tuple(sorted({str(port) for port in (*exposed, *published)})),
     }
+
+
+def _host_cgroups(request: Request) -> bool:
+    return request.limits is not None and request.limits.cgroupns == "host"
+
+
+def _resources(request: Request) -> dict[str, Any]:
+    if request.limits is None:
+        return {}
+    from rootless.containers.limits import resources
+
+    found = resources(request.limits)
+    return {"resources": found} if found else {}
 
 
 def _mapping(entry: IdMap) -> dict[str, int]:
@@ -226,7 +247,13 @@ def _process(
         },
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
         "noNewPrivileges": request.isolation.no_new_privileges,
+        **_oom_score(request),
     }
+
+
+def _oom_score(request: Request) -> dict[str, int]:
+    score = request.limits.oom_score_adj if request.limits is not None else None
+    return {} if score is None else {"oomScoreAdj": score}
 
 
 def _environment(request: Request, image: ImageConfig, place: Place) -> list[str]:
@@ -245,7 +272,10 @@ def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> l
     """Return all mounts, parents before children; what was asked for replaces a default."""
     isolation = request.isolation
     proc = {**_PROC, "options": [*_NO_DEVICES, *isolation.proc_options]}
-    system = [_SYS if request.network != "host" else _HOST_SYS, _CGROUP]
+    system = [
+        _SYS if request.network != "host" else _HOST_SYS,
+        _HOST_CGROUP if _host_cgroups(request) else _CGROUP,
+    ]
     writable = confinement.writable_system(isolation)
     system = [
         _made_writable(mount) if mount["destination"] in writable else mount for mount in system

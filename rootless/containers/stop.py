@@ -39,6 +39,7 @@ def stop(container: Container, seconds: float | None = None) -> None:
         announce(container, "kill", signal=str(number))
         if not _ask(container, {"stop": number}):
             _end(container.state.init, number, 0)
+        _thaw(container)
         if not _end(container.state.supervisor, 0, seconds):
             kill(container)
         announce(container, "stop")
@@ -64,6 +65,16 @@ def send_signal(container: Container, number: int) -> None:
         key = "stop" if number == stop_signal(container) else "signal"
         if not _ask(container, {key: number}):
             _end(container.state.init, number, 0)
+        if key == "stop":
+            _thaw(container)
+
+
+def _thaw(container: Container) -> None:
+    """Let a paused container go on, so that it hears of its end."""
+    if container.paused:
+        from rootless.containers.pause import thaw
+
+        thaw(container)
 
 
 def kill(container: Container) -> None:
@@ -74,6 +85,10 @@ def kill(container: Container) -> None:
     asked = not starting and _ask(container, {"stop": int(signal.SIGKILL)})
     # Also if the supervisor cannot hear us; what it does not record, its death will tell.
     _end(init, signal.SIGKILL, _PATIENCE_SECONDS)
+    if container.state.cgroup:
+        from rootless.cgroups import tree
+
+        tree.kill(container.state.cgroup)
     gone = asked and _end(supervisor, 0, _PATIENCE_SECONDS)
     if not gone and starting:
         gone = _end(supervisor, signal.SIGKILL, _PATIENCE_SECONDS)

@@ -75,6 +75,10 @@ class State:
     stopped: bool = False
     """Whether its last run ended because a person asked for that."""
     ports: tuple[Port, ...] = ()
+    oom_killed: bool = False
+    cgroup: str = ""
+    limits: dict[str, Any] | None = None
+    """What `rl update` has changed them to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,14 @@ class Container:
         """Whether it runs or is just being started."""
         starting = self.state.status == "created" and self.state.supervisor is not None
         return starting or self.state.status in ("running", "restarting")
+
+    @property
+    def paused(self) -> bool:
+        """Whether all its processes are frozen."""
+        from rootless.cgroups import tree
+
+        cgroup = self.state.cgroup
+        return self.state.status == "running" and bool(cgroup) and tree.frozen(cgroup)
 
     @property
     def auto_remove(self) -> bool:
@@ -217,8 +229,9 @@ class ContainerStore:
         with self.locked():
             if self.by_id(container.id).active:
                 raise RlError(f"container {container.name} is already running")
-            fresh = {"status": "created", "supervisor": supervisor, "init": None}
-            return self._change(container, {**fresh, "error": "", "restarts": 0, "stopped": False})
+            fresh: dict[str, object] = {"status": "created", "supervisor": supervisor, "init": None}
+            fresh |= {"error": "", "restarts": 0, "stopped": False, "oom_killed": False}
+            return self._change(container, fresh)
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name; the caller has checked its form."""

@@ -23,7 +23,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers import disk, health, idmaps, init, interpreter, log, restart
+from rootless.containers import cgroup, disk, health, idmaps, init, interpreter, log, restart
 from rootless.containers.annotation import Spec
 from rootless.containers.announce import announce
 from rootless.containers.channel import Channel
@@ -38,8 +38,10 @@ from rootless.networks.helper import Helper
 from rootless.networks.ports import Port
 
 if TYPE_CHECKING:
+    from rootless.cgroups.group import Group
     from rootless.containers.monitor import Monitor
 
+# But for that of cgroups, which begins where a process is: PID 1 makes it.
 _NAMESPACES: Final = {
     "user": syscalls.CLONE_NEWUSER,
     "mount": syscalls.CLONE_NEWNS,
@@ -47,7 +49,6 @@ _NAMESPACES: Final = {
     "uts": syscalls.CLONE_NEWUTS,
     "ipc": syscalls.CLONE_NEWIPC,
     "network": syscalls.CLONE_NEWNET,
-    "cgroup": syscalls.CLONE_NEWCGROUP,
 }
 
 
@@ -83,20 +84,27 @@ class _Record:
         self._executed_at = time.monotonic()
         announce(self.container, "start")
 
-    def ended(self, exit_code: int, *, again: bool = False, stopped: bool = False) -> None:
-        status = "restarting" if again else "exited"
+    def ended(
+        self, exit_code: int, *, again: bool = False, stopped: bool = False, oom: bool = False
+    ) -> None:
+        changes = {"exit_code": exit_code, "stopped": stopped, "oom_killed": oom}
         self._update(
-            status=status,
-            exit_code=exit_code,
+            status="restarting" if again else "exited",
             finished_at=now(),
             init=None,
             ports=(),
-            stopped=stopped,
+            **changes,
         )
         if self._executed_at is not None:
             ran = str(int(time.monotonic() - self._executed_at))
             announce(self.container, "die", exitCode=str(exit_code), execDuration=ran)
             self._executed_at = None
+
+    def out_of_memory(self) -> None:
+        announce(self.container, "oom")
+
+    def placed(self, path: str) -> None:
+        self._update(cgroup=path)
 
     def restarted(self, count: int) -> None:
         self._update(restarts=count)
@@ -124,6 +132,7 @@ class _Supervisor:
         self._container = container
         self._layers = layers
         self._record = _Record(containers, container)
+        self._group: Group | None = None
         self._console = Console(container.path, owner)
         self._maps = idmaps.maps_of(container.config)
         self._check = health.Check.of(container.extra.healthcheck)
@@ -152,6 +161,8 @@ class _Supervisor:
             from rootless.containers.remove import remove_own
 
             remove_own(self._root, self._container.id)
+        if self._group is not None:
+            self._group.leave()
         self._console.finish(code, error)
         self._console.close()
 
@@ -193,6 +204,7 @@ class _Supervisor:
 
     def _run(self, server: Server) -> int:
         spec, path = self._container.config, self._container.path
+        group = self._enter_group(server)
         network, ports = prepare(self._container)
         request = self._container.extra.request
         writer = self._open_log(path) if self._logging else None
@@ -200,8 +212,8 @@ class _Supervisor:
             terminal=request["terminal"], interactive=request["interactive"], writer=writer
         )
         channel, theirs = Channel.pair()
-        child = _clone(spec, streams, theirs)
-        with closing(network), _killed_at_the_end(child, channel, streams, writer):
+        child = _clone(spec, streams, theirs, group.prepare() if group else -1)
+        with closing(network), _killed_at_the_end(child, channel, streams, writer, group):
             start = _Start(child, channel, server, network, self._console)
             start.agreed = self._restarts > 0
             userns.write_maps(child.pid, self._maps)
@@ -225,6 +237,9 @@ class _Supervisor:
             if not start.agreed:
                 self._console.agree()
                 start.agreed = True
+            if group is not None:
+                # Only now: what it took to set the container up is not the container's.
+                group.apply(cgroup.to_apply(self._record.container))
             self._console.connect(streams, child, server)
             if self._check is not None:
                 from rootless.containers import healthstate
@@ -238,6 +253,13 @@ class _Supervisor:
     def _open_log(self, path: Path) -> log.Writer:
         limits = log.Limits.parse(self._container.extra.request.get("log_options", {}))
         return log.Writer(log.path(path), limits, self._console.rotated)
+
+    def _enter_group(self, server: Server) -> Group | None:
+        """Come into a cgroup of the container's with the server, once and for all runs."""
+        if self._group is None:
+            container = self._record.container
+            self._group = cgroup.make(container, [os.getpid(), server.pid], self._record.placed)
+        return self._group
 
     def _carry(self, streams: Streams, start: _Start, stack: contextlib.ExitStack) -> int:
         """Carry the streams until PID 1 has ended, and return its exit code.
@@ -255,6 +277,8 @@ class _Supervisor:
             interests |= {child.pidfd: select.POLLIN} | start.watched()
             if executing:
                 interests[channel.fileno()] = select.POLLIN
+            if self._group is not None:
+                interests |= self._group.watched()
             if monitor is not None:
                 interests |= monitor.interests()
             ready = wait(interests, monitor.seconds() if monitor is not None else None)
@@ -284,25 +308,29 @@ class _Supervisor:
             console.advance(ready)
             if monitor is not None:
                 monitor.advance(ready)
+            if self._group is not None and self._group.ran_out():
+                self._record.out_of_memory()
             if child.pidfd in ready:
                 child.wait()
                 streams.drain()
                 # Whoever stopped it had said so before.
                 console.hear_all()
                 console.run_ended()
+                oom = self._group is not None and self._group.end_run()
                 if failure is None:
                     code = child.wait()
-                    self._record.ended(code, again=self._again(code), stopped=console.asked)
+                    again = self._again(code)
+                    self._record.ended(code, again=again, stopped=console.asked, oom=oom)
         if failure is not None:
             raise failure
         return child.wait()
 
 
-def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
-    """Start PID 1 in its namespaces and close what only it needs."""
+def _clone(spec: Spec, streams: Streams, channel: Channel, place: int) -> process.Child:
+    """Start PID 1 in its namespaces and its cgroup, and close what only it needs."""
     flags = 0
     for namespace in spec["linux"]["namespaces"]:
-        flags |= _NAMESPACES[namespace["type"]]
+        flags |= _NAMESPACES.get(namespace["type"], 0)
     theirs = streams.container_ends
     changeable = interpreter.is_changeable(idmaps.maps_of(spec))
     try:
@@ -310,12 +338,13 @@ def _clone(spec: Spec, streams: Streams, channel: Channel) -> process.Child:
             lambda: init.main(spec, theirs, channel, changeable=changeable),
             flags,
             keep=[channel.fileno(), *theirs],
+            cgroup=place,
         )
     except OSError as error:
         raise userns.creation_error(error) from None
     finally:
         channel.close()
-        for fd in theirs:
+        for fd in (*theirs, *([place] if place >= 0 else [])):
             os.close(fd)
 
 
@@ -389,13 +418,19 @@ def _leave_stderr(file: Path) -> None:
 
 @contextlib.contextmanager
 def _killed_at_the_end(
-    child: process.Child, channel: Channel, streams: Streams, writer: log.Writer | None
+    child: process.Child,
+    channel: Channel,
+    streams: Streams,
+    writer: log.Writer | None,
+    group: Group | None,
 ) -> Iterator[None]:
     try:
         yield
     finally:
         child.kill()
         child.wait()
+        if group is not None:
+            group.end_run()
         channel.close()
         streams.close()
         if writer is not None:

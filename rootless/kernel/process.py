@@ -59,14 +59,17 @@ def send_signal(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
-def fork(main: Callable[[], int], flags: int = 0, keep: Iterable[int] = ()) -> Child:
+def fork(
+    main: Callable[[], int], flags: int = 0, keep: Iterable[int] = (), cgroup: int = -1
+) -> Child:
     """Run ``main`` in a child, in the new namespaces of ``flags``; its result is the exit status.
 
-    The child keeps the descriptors 0-2 and ``keep``. Other threads of the parent
+    ``cgroup`` is a descriptor of the one to begin in. The child keeps the
+    descriptors 0-2 and ``keep``. Other threads of the parent
     must be idle: what they hold would stay held in the child for ever.
     """
     _flush()
-    pid, pidfd = syscalls.clone3(flags)
+    pid, pidfd = syscalls.clone3(flags, cgroup)
     if pid == 0:
         _run_child(main, keep)
     return Child(pid, pidfd)

@@ -29,6 +29,7 @@ CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
+CLONE_INTO_CGROUP: Final = 0x200000000
 
 # <linux/mount.h>
 MS_RDONLY: Final = 1
@@ -98,11 +99,14 @@ _LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
 
 
 class _CloneArgs(ctypes.Structure):
-    """struct clone_args up to ``tls`` (CLONE_ARGS_SIZE_VER0, Linux 5.3)."""
+    """struct clone_args (Linux 5.7)."""
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in ("flags pidfd child_tid parent_tid exit_signal stack stack_size tls".split())
+        for name in (
+            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid "
+            "set_tid_size cgroup"
+        ).split()
     ]
 
 
@@ -143,17 +147,20 @@ def _syscall(number: int, *arguments: object) -> int:
     return result
 
 
-def clone3(flags: int) -> tuple[int, int]:
-    """Fork into the new namespaces that ``flags`` names (Linux 5.3).
+def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """Fork into the new namespaces that ``flags`` names (Linux 5.3), and into a cgroup (5.7).
 
     Returns (pid, pidfd) in the parent and (0, -1) in the child. The caller must
     be single-threaded. The PyOS_* calls are what CPython's C API asks of a
     process that clones itself without os.fork().
     """
     pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
+    flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup >= 0 else 0)
+    arguments = _CloneArgs(flags=flags, pidfd=ctypes.addressof(pidfd), exit_signal=17)
+    arguments.cgroup = max(cgroup, 0)
+    size = ctypes.c_size_t(ctypes.sizeof(arguments))
     _python.PyOS_BeforeFork()
-    pid = _syscall(_SYS_CLONE3, ctypes.byref(arguments), ctypes.c_size_t(64))
+    pid = _syscall(_SYS_CLONE3, ctypes.byref(arguments), size)
     if pid == 0:
         _python.PyOS_AfterFork_Child()
         return 0, -1

@@ -249,7 +249,8 @@ def test_info_says_what_works_here(rl: Rl) -> None:
     value = json.loads(rl("info", "--format", "json").stdout)
     assert value["DockerRootDir"] == str(rl.root)
     assert (value["UserNamespaces"], value["Fuse"]) == ("works", "works")
-    assert value["Warnings"] == []
+    # A machine of tests need not delegate cgroups.
+    assert [said for said in value["Warnings"] if not said.startswith("no limits")] == []
     assert value["RegistriesConf"] == [str(rl.directory / "registries.conf")]
     assert value["SubUIDs"]
 

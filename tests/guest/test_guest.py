@@ -38,10 +38,13 @@ def test_a_guest_that_does_not_end_is_killed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cgroups", ["session", "delegated", "none"])
-def test_all_that_is_to_be_shown_in_the_guest_with_cgroups(cgroups: str) -> None:
+@pytest.mark.parametrize(
+    ("cgroups", "directories"),
+    [("session", "session limited"), ("delegated", "delegated limited"), ("none", "none")],
+)
+def test_all_that_is_to_be_shown_in_the_guest_with_cgroups(cgroups: str, directories: str) -> None:
     # Its sources cannot be written there, where hypothesis would.
-    pytest_there = f"pytest -v -p no:hypothesispytest tests/guest/{cgroups}"
-    done = guest("--cgroups", cgroups, "sh", "-c", f'cd "$RL_GUEST_PREFIX/src" && {pytest_there}')
+    script = 'cd "$RL_GUEST_PREFIX/src/tests/guest" && pytest -v -p no:hypothesispytest "$@"'
+    done = guest("--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split())
     print(done.stdout)  # noqa: T201 - pytest shows it where this fails
     assert done.returncode == 0, done.stderr

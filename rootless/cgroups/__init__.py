@@ -1,0 +1,1 @@
+"""Control groups, version 2, as far as they are delegated to a user: limits, usage, freezing."""

@@ -1,0 +1,121 @@
+"""The cgroup that a container gets: where there is one to be had, or its limits ask for it.
+
+Decides by the container's configuration and hands it to ``rootless.cgroups``.
+Called by the supervisor at the first start, and by exec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rootless.cgroups import place, resources, tree
+from rootless.containers.announce import announce
+from rootless.containers.limits import Limits, stored
+from rootless.containers.limits import resources as resources_of
+from rootless.containers.store import Container, ContainerStore
+from rootless.errors import RlError
+
+if TYPE_CHECKING:
+    from rootless.cgroups.group import Budget, Group
+
+
+def limits_of(container: Container) -> Limits:
+    """Return what the container may use: as it was made, or updated since."""
+    known = container.state.limits or container.extra.request.get("limits")
+    return stored(known) if known else Limits()
+
+
+def make(container: Container, pids: list[int], placed: Callable[[str], None]) -> Group | None:
+    """Return a cgroup with these processes of ours in it, None if there is none to be had.
+
+    RlError if there is none, but limits. ``placed`` is told where it is going to be.
+    """
+    limits = limits_of(container)
+    if limits.cgroups == "disabled":
+        return None
+    if container.state.cgroup:
+        tree.sweep(container.state.cgroup)
+    needed = resources.controllers(resources_of(limits))
+    way = place.find()
+    if way.kind == "none":
+        if needed or limits.cgroup_parent:
+            from rootless.cgroups.group import explain_missing
+
+            raise RlError(explain_missing(needed, way))
+        return None
+    from rootless.cgroups import group
+
+    try:
+        return group.make(
+            way,
+            container.id,
+            pids,
+            parent=limits.cgroup_parent or None,
+            needed=needed,
+            budget=_budget(),
+            announce=placed,
+        )
+    except RlError:
+        if needed or limits.cgroup_parent:
+            raise
+        # Nobody asked for it: the container runs without, as where nothing is delegated.
+        placed("")
+        return None
+
+
+def _budget() -> Budget:
+    """Return what the configuration gives all containers of the user together: [budget]."""
+    from rootless import config
+    from rootless.cgroups.group import Budget
+
+    given = config.section("budget")
+    if not given:
+        return Budget()
+    from rootless.sizes import parse_size
+
+    if unknown := given.keys() - {"memory", "cpus", "pids"}:
+        raise RlError(f"the configuration's [budget] has no {min(unknown)}: memory, cpus, pids")
+    for name, value in given.items():
+        kinds = (str, int) if name == "memory" else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise RlError(f"the configuration's [budget]: invalid {name} {value!r}")
+    memory, cpus, pids = (given.get(name) for name in ("memory", "cpus", "pids"))
+    return Budget(
+        memory=None if memory is None else parse_size(str(memory)),
+        cpus=None if cpus is None else float(cpus),
+        pids=None if pids is None else int(pids),
+    )
+
+
+def entrance(container: Container, joining: int) -> list[int]:
+    """Let ``joining`` come near the container's cgroup; return a descriptor of its cgroup.procs.
+
+    Who writes "0" into it is in the container's cgroup from then on, limits
+    included. Nothing if the container has none.
+    """
+    path = container.state.cgroup
+    if not path or not os.path.isdir(tree.leaf(path)):
+        return []
+    tree.admit(path, joining, place.bus(os.getuid()))
+    return [os.open(f"{tree.leaf(path)}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)]
+
+
+def to_apply(container: Container) -> dict[str, Any]:
+    """Return the ``linux.resources`` that are in force for the next run."""
+    return resources_of(limits_of(container))
+
+
+def update(store: ContainerStore, container: Container, limits: Limits) -> None:
+    """Let these limits be in force: now, if the container runs, and for later runs."""
+    path = container.state.cgroup
+    if container.state.status == "running":
+        if not path:
+            raise RlError(f"cannot limit container {container.name}: it was started without cgroup")
+        from rootless.cgroups import group
+
+        group.apply(path, resources_of(limits))
+    store.update(container, limits=asdict(limits))
+    announce(container, "update")
