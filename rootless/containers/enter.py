@@ -356,9 +356,7 @@ def _proceed(
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if not wanted["detached"]:
         process.die_with_parent()
-    # What is not loaded by now would be the container's.
-    sys.meta_path.clear()
-    sys.path.clear()
+    _import_no_more()
     syscalls.setns(pidfd, wanted["flags"])
     command = _reap if wanted.get("reaper") else _become_command
     child = process.fork(
@@ -394,6 +392,12 @@ def _attend(child: process.Child, leaving: Channel | None) -> int:
         if child.pidfd in ready:
             child.wait()
     return child.wait()
+
+
+def _import_no_more() -> None:
+    # What is not loaded by now would be the container's.
+    sys.meta_path.clear()
+    sys.path.clear()
 
 
 def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel, entrance: int) -> int:

@@ -41,6 +41,7 @@ FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
+_PTMX: Final = os.makedev(5, 2)
 _TIOCSCTTY: Final = 0x540E
 _TIOCGPTPEER: Final = 0x5441
 _TIOCSPTLCK: Final = 0x40045431
@@ -239,6 +240,9 @@ def open_terminal(root: int) -> list[int]:
     # Not through /dev/ptmx, which is a link.
     flags = os.O_RDWR | os.O_NOCTTY
     master = mounts.open_in_root(root, "/dev/pts/ptmx", flags)
+    if os.fstat(master).st_rdev != _PTMX:
+        # A file system of the container's own could answer what it likes, a number of ours too.
+        raise RlError("cannot make a terminal: the container has changed its /dev/pts/ptmx")
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
     for fd in range(3):

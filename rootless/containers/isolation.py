@@ -6,6 +6,7 @@ config.json is confinement's. Made by the command line, a part of the Request.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from rootless.errors import RlError
 
 # The one word for all capabilities, and for all masked paths.
 ALL = "ALL"
+# What --security-opt seccomp= may be beside the file of a profile.
+SECCOMP_WORDS = ("builtin", "unconfined")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def parse(
             case "no-new-privileges":
                 no_new_privileges = _truth(value, option)
             case "seccomp" if value:
-                seccomp = value
+                seccomp = value if value in SECCOMP_WORDS else os.path.abspath(value)
             case "mask":
                 masked += _paths(value, option)
             case "unmask" if value.upper() == ALL:

@@ -153,6 +153,8 @@ def _main(channel: Channel) -> int:
     else:
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
     syscalls.become_root()
+    # We are in the container's user namespace: if it can see us, it still cannot look into us.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     owners = None
     if directories["owners"]:
         from fuse_overlay.ownership import Ownership

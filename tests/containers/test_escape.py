@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,16 +32,6 @@ for name, way in ways.items():
     except OSError as error:
         print(name, error.errno)
 """
-
-
-@pytest.fixture
-def own_python(tmp_path: Path) -> Iterator[Path]:
-    """Return an interpreter that belongs to us, as those of pyenv, conda and uv do."""
-    copy = tmp_path / "bin" / "python3"
-    copy.parent.mkdir()
-    shutil.copy2(os.path.realpath(sys.executable), copy)
-    yield copy
-    subprocess.run(["setfattr", "-x", "user.attack", copy], check=False, capture_output=True)
 
 
 def identity(file: Path) -> tuple[object, ...]:

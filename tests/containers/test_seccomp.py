@@ -280,12 +280,12 @@ def test_default_lets_neither_64_nor_32_bit_programs_at_what_docker_forbids(
 def test_profile_of_a_file_takes_the_place_of_the_default(rl: Rl, tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     file.write_text(json.dumps(denying("mkdirat", errnoRet=95) | denying("mkdir", errnoRet=95)))
-    for separator in "=:":
-        option = ("--security-opt", f"seccomp{separator}{file}")
-        done = rl("run", "--rm", *option, "alpine", "mkdir", "/x", check=False)
+    for value in f"={file}", f":{file}", "=profile.json":
+        option = ("--security-opt", f"seccomp{value}")
+        done = rl("run", "--rm", *option, "alpine", "mkdir", "/x", check=False, cwd=tmp_path)
         assert "Not supported" in done.stderr or "not supported" in done.stderr
     file.write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [')
-    done = rl("run", "--rm", *option, "alpine", "true", check=False)
+    done = rl("run", "--rm", *option, "alpine", "true", check=False, cwd=tmp_path)
     assert (done.returncode, "decoding seccomp profile" in done.stderr) == (125, True)
     done = rl("run", "--rm", "--security-opt", "seccomp=/none", "alpine", "true", check=False)
     assert done.stderr == (

@@ -1,0 +1,201 @@
+"""Attacks on the processes that serve a container, and on the terminal it was started from."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.support.runner import Rl
+from tests.support.undefended import changed
+
+PROMPT = "HOST> "
+
+# Types a command into every terminal that it can open, as its user would.
+INJECT = """
+for my $name ("/dev/tty", "/dev/stdin", "/dev/stdout", "/dev/console") {
+    open(my $file, "+<", $name) or next;
+    -t $file or next;
+    ioctl($file, 0x5412, $_) for split //, "touch COMMAND\\n";
+}
+print "tried\\n";
+"""
+
+
+@contextmanager
+def shell(rl: Rl) -> Iterator[pexpect.spawn[str]]:
+    """Start a shell on the host, in a terminal of its own."""
+    terminal: pexpect.spawn[str] = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], env=os.environ | rl.environment | {"PS1": PROMPT},
+        encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    try:
+        terminal.expect_exact(PROMPT)
+        yield terminal
+    finally:
+        terminal.close(force=True)
+
+
+# The terminal is the user's while every process of ours has left its session.
+IN_SESSION = "import os; os.setsid = lambda: None"
+
+
+@pytest.mark.parametrize("way", ["run", "run -it", "exec", "attach"])
+def test_command_types_nothing_into_the_terminal_of_the_user(
+    rl: Rl, debian: str, tmp_path: Path, way: str
+) -> None:
+    # TIOCSTI, as in CVE-2016-2568 and CVE-2017-5226.
+    injected = tmp_path / "injected"
+    (tmp_path / "inject").write_text(INJECT.replace("COMMAND", str(injected)))
+    rl("pull", "-q", debian)
+    options = ("--name", "typist", "-v", f"{tmp_path}:/shared", debian)
+    inject = ("perl", "/shared/inject")
+    # As long as somebody is attached, what is typed is read by the container anyway.
+    later = "read line; echo ready; until [ -e /shared/alone ]; do sleep 0.05; done; perl "
+    later += "/shared/inject; touch /shared/done; sleep 1000"
+    steps: dict[str, list[tuple[str, ...]]] = {
+        "run": [("run", "--rm", *options, *inject)],
+        "run -it": [("run", "--rm", "-it", *options, *inject)],
+        "exec": [("run", "-d", *options, "sleep", "1000"), ("exec", "typist", *inject)],
+        "attach": [
+            ("run", "-d", "-i", *options, "sh", "-c", later),
+            ("attach", "typist"),
+        ],
+    }
+
+    def attack(rl: Rl) -> bool:
+        for name in ("injected", "alone", "done"):
+            (tmp_path / name).unlink(missing_ok=True)
+        # From files: what is typed is echoed, and must not look like an answer.
+        for number, words in enumerate(steps[way]):
+            command = shlex.join([*rl.command, *words])
+            (tmp_path / f"step{number}").write_text(f"echo $$ > {tmp_path}/pid; exec {command}")
+        with shell(rl) as terminal:
+            for number in range(len(steps[way])):
+                terminal.sendline(f"sh {tmp_path}/step{number}")
+                if number < len(steps[way]) - 1:
+                    terminal.expect_exact(PROMPT)
+            if way == "attach":
+                terminal.sendline("go")
+                terminal.expect_exact("ready")
+                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+                terminal.expect_exact(PROMPT)
+                (tmp_path / "alone").touch()
+                while not (tmp_path / "done").exists():
+                    time.sleep(0.02)
+            else:
+                terminal.expect_exact("tried")
+                terminal.expect_exact(PROMPT)
+            terminal.sendline("echo the''end")
+            terminal.expect_exact("theend")
+        rl("rm", "-f", "typist", check=False)
+        return injected.exists()
+
+    assert not attack(rl)
+    if way != "run -it":
+        # There it has a terminal of its own, and could not get one in our session.
+        assert attack(changed(rl, IN_SESSION)) == kernel_allows()
+
+
+def kernel_allows() -> bool:
+    """Tell whether anybody may type into his own terminal: administrators forbid it since 6.2."""
+    try:
+        return Path("/proc/sys/dev/tty/legacy_tiocsti").read_text().strip() == "1"
+    except FileNotFoundError:
+        return True
+
+
+def test_terminal_that_is_entered_is_the_kernels(rl: Rl) -> None:
+    options = ("--name", "forger", "--cap-add", "SYS_ADMIN")
+    rl(
+        "run",
+        "-d",
+        *options,
+        "alpine",
+        "sh",
+        "-c",
+        "mount --bind /dev/zero /dev/pts/ptmx; sleep 99",
+    )
+    mounted = "until grep -q ' /dev/pts/ptmx ' /proc/mounts; do sleep 0.05; done"
+    rl("exec", "forger", "sh", "-c", mounted)
+    done = rl("exec", "-t", "forger", "true", check=False)
+    assert (done.returncode, done.stderr) == (
+        125, "rl: cannot make a terminal: the container has changed its /dev/pts/ptmx\n"
+    )  # fmt: skip
+    rl("rm", "-f", "forger")
+
+
+# What serves a container
+
+
+@pytest.fixture
+def outside(rl: Rl) -> str:
+    """Return the change that a container is in the host's PID namespace, with its procfs."""
+    return """
+import os
+from rootless.containers import create
+build = create.build
+def without_pid_namespace(*arguments):
+    spec = build(*arguments)
+    namespaces = spec["linux"]["namespaces"]
+    spec["linux"]["namespaces"] = [space for space in namespaces if space["type"] != "pid"]
+    spec["linux"]["maskedPaths"] = spec["linux"]["readonlyPaths"] = []
+    for mount in spec["mounts"]:
+        if mount["type"] == "proc":
+            mount.update(type="bind", source="/proc", options=["rbind"])
+    return spec
+create.build = without_pid_namespace
+"""
+
+
+LOOK = """
+for p in /proc/[0-9]*; do
+    case $(cat $p/comm 2>/dev/null) in
+        rl-supervisor|rl-overlay) kill -0 ${p#/proc/} && echo "reached $(cat $p/comm)";;
+    esac
+done
+"""
+
+
+def test_processes_that_serve_a_container_are_out_of_its_reach(rl: Rl, outside: str) -> None:
+    def attack(rl: Rl) -> set[str]:
+        command = ("--privileged", "--network", "none", "alpine", "sh", "-c", LOOK)
+        return set(rl("run", "--rm", *command).stdout.splitlines())
+
+    assert attack(rl) == set()
+    assert attack(changed(rl, outside)) == {"reached rl-supervisor", "reached rl-overlay"}
+
+
+READ = """
+for p in /proc/[0-9]*; do
+    [ "$(cat $p/comm 2>/dev/null)" = rl-overlay ] || continue
+    [ "$(readlink $p/ns/user)" = "$(readlink /proc/self/ns/user)" ] || continue
+    ls $p/fd/ >/dev/null 2>&1 && echo read
+done
+true
+"""
+
+
+def test_server_cannot_be_read_even_by_a_container_that_sees_it(rl: Rl, outside: str) -> None:
+    # It is in the user namespace of the container, so that only this is between them.
+    dumpable = """
+from rootless.kernel import syscalls
+prctl = syscalls.prctl
+def allow(option, argument=0, *rest):
+    return prctl(option, 1 if option == syscalls.PR_SET_DUMPABLE else argument, *rest)
+syscalls.prctl = allow
+"""
+
+    def attack(rl: Rl) -> bool:
+        command = ("--privileged", "--network", "none", "alpine", "sh", "-c", READ)
+        return "read" in rl("run", "--rm", *command).stdout
+
+    assert not attack(changed(rl, outside))
+    assert attack(changed(rl, outside, dumpable))
