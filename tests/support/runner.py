@@ -104,7 +104,7 @@ class Rl:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start the command and return at once; ``options`` are those of Popen."""
-        return subprocess.Popen([*self.command, *arguments], env=self.environment, **options)
+        return _Started([*self.command, *arguments], env=self.environment, **options)
 
     def leftovers(self) -> list[str]:
         """Return what is still there when every container should be gone: one line each."""
@@ -113,3 +113,12 @@ class Rl:
         if containers.exists():
             left += [f"container {entry.name} in the store" for entry in containers.iterdir()]
         return left
+
+
+class _Started(subprocess.Popen[bytes]):
+    """A process that a test which fails does not wait for."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
