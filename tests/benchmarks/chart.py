@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 _COLOURS = ("#4878a8", "#d1603d", "#3f9b5b", "#8e6bbf", "#b8860b", "#666666")
-_LABELS, _PLOT, _WIDTH = 460, 560, 1060
+_LABELS, _PLOT, _WIDTH = 500, 560, 1100
 _ROW, _TOP = 22, 70
 _STYLE = "text{font:13px sans-serif;fill:#222}.tick{stroke:#ddd}.ours{stroke:#222;stroke-width:2}"
 
