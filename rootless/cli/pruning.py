@@ -15,7 +15,7 @@ import click
 from rootless.cli.options import Decorator
 
 if TYPE_CHECKING:
-    from rootless.images.store import Image
+    from rootless.images.store import Image, Removal
 
 Conditions = Mapping[str, list[str]]
 
@@ -92,12 +92,10 @@ def images(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:
 
 def remove_images(root: Path, doomed: Collection[Image]) -> Pruned:
     """Remove images that no container has, and what only they need."""
-    from rootless import events
     from rootless.cli.housekeeping import tidy
     from rootless.containers.store import ContainerStore
     from rootless.errors import ImageNotFound, RlError
     from rootless.images import usage
-    from rootless.images.reference import Reference
     from rootless.images.store import ImageStore
 
     store = ImageStore(root)
@@ -110,19 +108,29 @@ def remove_images(root: Path, doomed: Collection[Image]) -> Pruned:
             removal = store.remove(image.id, {}, force=True, running=in_use)
         except (ImageNotFound, RlError):
             continue
-        for gone in removal.untagged:
-            name = Reference.parse(gone).familiar
-            events.record(root, "image", "untag", name, {"name": name})
-            lines.append(f"untagged: {name}")
-        for gone in removal.deleted:
-            events.record(root, "image", "delete", gone, {"name": gone})
-            lines.append(f"deleted: {gone}")
+        lines += removal_lines(root, removal)
     after = usage.together(store, store.images()).keys() | {
         usage.layer_part(diff_id) for diff_id in ContainerStore(root).used_layers()
     }
     tidy(root)
     freed = sum(size for part, size in before.items() if part not in after)
     return Pruned("Images", lines, freed)
+
+
+def removal_lines(root: Path, removal: Removal) -> list[str]:
+    """Return a line for each name and each image that is gone, and write their events down."""
+    from rootless import events
+    from rootless.images.reference import Reference
+
+    lines = []
+    for gone in removal.untagged:
+        name = Reference.parse(gone).familiar
+        events.record(root, "image", "untag", name, {"name": name})
+        lines.append(f"untagged: {name}")
+    for gone in removal.deleted:
+        events.record(root, "image", "delete", gone, {"name": gone})
+        lines.append(f"deleted: {gone}")
+    return lines
 
 
 def volumes(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:

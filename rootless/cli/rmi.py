@@ -20,12 +20,11 @@ def rmi(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
     A name is taken from its image; with its last name the image goes. An ID
     means all names of an image.
     """
-    from rootless import events
     from rootless.cli.housekeeping import tidy
+    from rootless.cli.pruning import removal_lines
     from rootless.cli.report import complain, for_each
     from rootless.containers.store import ContainerStore
     from rootless.errors import ImageNotFound
-    from rootless.images.reference import Reference
     from rootless.images.store import ImageStore
 
     root = settings.root
@@ -45,13 +44,8 @@ def rmi(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
                 raise
             complain(str(error))
             return
-        for gone in removal.untagged:
-            name = Reference.parse(gone).familiar
-            events.record(root, "image", "untag", name, {"name": name})
-            click.echo(f"Untagged: {name}")
-        for gone in removal.deleted:
-            events.record(root, "image", "delete", gone, {"name": gone})
-            click.echo(f"Deleted: {gone}")
+        for line in removal_lines(root, removal):
+            click.echo(line[0].upper() + line[1:])
 
     status = for_each(names, remove)
     tidy(root)

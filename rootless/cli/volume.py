@@ -21,14 +21,23 @@ _names = click.argument(
     expose_value=False,
     help="Accepted: volumes are directories here.",
 )
+@click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", hidden=True)
 @click.option("--label", multiple=True, metavar="NAME[=VALUE]", help="Label the volume.")
 @click.argument("name", required=False)
 @pass_settings
-def create(settings: Settings, label: tuple[str, ...], name: str | None) -> None:
+def create(
+    settings: Settings, opt: tuple[str, ...], label: tuple[str, ...], name: str | None
+) -> None:
     """Make a volume; without a name it gets one. One that is there already stays as it is."""
     from rootless.containers.volumes import ANONYMOUS, VolumeStore
+    from rootless.errors import RlError
     from rootless.images.store import ImageStore
 
+    if opt:
+        raise RlError(
+            f"a volume takes no option {opt[0]}: it is a directory, which cannot be limited "
+            "without root (--storage-opt size= limits a container, --tmpfs TARGET:size= a mount)"
+        )
     root = settings.root
     store = VolumeStore(root)
     labels = dict(item.partition("=")[::2] for item in label)

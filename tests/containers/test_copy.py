@@ -205,6 +205,37 @@ def test_streams_are_tar_archives(rl: Rl, box: str, tmp_path: Path) -> None:
             assert (entry.size, entry.uid) == (3, owner)
 
 
+def test_attributes_are_kept_but_for_those_of_the_overlay(rl: Rl, box: str, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    capability = bytes.fromhex("0100000202000000000000000000000000000000")
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind in (("marked", tarfile.DIRTYPE), ("marked/f", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = kind, 0o755
+            info.pax_headers = {
+                "SCHILY.xattr.user.own": "value",
+                "SCHILY.xattr.user.overlay.opaque": "y",
+                "SCHILY.xattr.trusted.other": "x",
+            }
+            if kind == tarfile.REGTYPE:
+                info.pax_headers["SCHILY.xattr.security.capability"] = capability.decode("latin-1")
+            tar.addfile(info)
+    subprocess.run(
+        [*rl.command, "cp", "-", f"{box}:/there"],
+        env=rl.environment, input=packed.getvalue(), check=True,
+    )  # fmt: skip
+    for _ in range(2):
+        found = entries(output(rl, f"{box}:/there/marked", "-"))
+        assert [sorted(key for key in entry.pax_headers if "xattr" in key) for entry in found] == [
+            ["SCHILY.xattr.user.own"],
+            ["SCHILY.xattr.security.capability", "SCHILY.xattr.user.own"],
+        ]
+        rl("cp", f"{box}:/there/marked/.", f"{box}:/copied")
+        rl("cp", f"{box}:/copied/.", f"{box}:/there/marked")
+    rl("cp", f"{box}:/there/marked", str(tmp_path))
+    assert os.listxattr(tmp_path / "marked/f") == []
+
+
 def test_volumes_are_seen(rl: Rl, box: str, tmp_path: Path) -> None:
     rl("cp", f"{box}:/volume/v", str(tmp_path))
     assert (tmp_path / "v").read_text() == "volume\n"

@@ -116,12 +116,14 @@ def test_many_small_files_end_at_the_limit_exactly(rl: Rl) -> None:
     # RL_TEST_FILES=1000000 for the long form.
     start(rl, "many", f"inodes={MANY}")
     try:
-        script = "mkdir /m; cd /m; i=0; while true > $i; do i=$((i+1)); done; echo $i"
-        made = int(sh(rl, "many", f"({script}) 2>/dev/null").stdout.split()[-1])
+        script = "mkdir /m; cd /m; i=0; while true 2>/dev/null > $i; do i=$((i+1)); done; echo $i"
+        made = int(rl("exec", "many", "sh", "-c", script, timeout=850).stdout)
         left = sh(rl, "many", "df -i / | tail -1").stdout.split()
         assert (left[1], left[3]) == (str(MANY), "0")
         assert MANY - 20 < made < MANY
-        sh(rl, "many", "rm -rf /m; mkdir /m; for i in $(seq 100); do : > /m/$i; done")
+        sh(rl, "many", "cd /m; for i in $(seq 100); do rm $i; true > new$i; done; rm 0")
+        sh(rl, "many", "true > /m/last")
+        assert_fills(rl, "many", "true > /m/more")
     finally:
         rl("rm", "-f", "many")
 
@@ -219,6 +221,13 @@ def test_update_of_a_container_without_limit_waits_for_its_next_start(rl: Rl) ->
         rl("rm", "-f", "free")
     assert rl("update", "none", check=False).returncode == 125
     assert "no such container" in rl("update", "--storage-opt", "size=1", "no", check=False).stderr
+
+
+def test_volume_that_is_to_have_a_limit_is_refused_not_made_without(rl: Rl) -> None:
+    done = rl("volume", "create", "-o", "size=1g", "bounded", check=False)
+    assert done.returncode == 125
+    assert "cannot be limited" in done.stderr
+    assert "bounded" not in rl("volume", "ls", "-q").stdout
 
 
 def test_copy_into_a_container_meets_its_limit(rl: Rl, box: str, tmp_path: Path) -> None:
