@@ -1,4 +1,5 @@
-"""Where the backing files of inodes lie, and how they are reached: descriptors and paths.
+"""Where the backing files of inodes lie, how they are reached (descriptors and paths), and their
+times and extended attributes.
 
 Never follows a symlink of a layer, and opens nothing but directories and regular files: all else is
 reached through O_PATH descriptors. Called by `tree` and by what changes the upper directory.

@@ -26,7 +26,7 @@ Key = tuple[int, int, int]
 class Inode:
     """What files and directories have in common.
 
-    `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is an O_PATH descriptor
+    `references` counts what the kernel holds (FUSE's nlookup). `descriptor` is one, perhaps O_PATH,
     kept for an inode that no known name reaches any more, else -1. `bare` says that it has no
     extended attributes, None that nobody has looked. `charged` is what it counts in the `quota`, in
     sectors.

@@ -26,10 +26,10 @@ def settle_links(tree: Tree, links: Links, copier: Copier) -> None:
     for layer, keys in waiting.items():
         if layer in tree.root.lowers:
             try:
-                hidden = _settle(tree, copier, layer, keys)
+                found = _settle(tree, copier, layer, keys)
             except OSError:
                 continue  # a part of the layer cannot be read: the next server tries again
-            for key in hidden.intersection(links.unreached()):
+            for key in found.intersection(links.unreached()):
                 links.remove(key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import resource
@@ -339,8 +340,14 @@ _CHANGING = "link mkdir mknod open rename rmdir setxattr symlink unlink utime".s
 """The functions of `os` that may change a directory."""
 
 
-def _die_at(step: int) -> None:
-    """Let this process end instead of changing anything for the `step`th time from now."""
+def _killed_at(step: int, function: Callable[[], None]) -> bool:
+    """Do something in a process that ends instead of changing anything for the `step`th time.
+
+    Returns whether it was done before.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     counting = itertools.count()
 
     def dying(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -353,6 +360,8 @@ def _die_at(step: int) -> None:
 
     for name in _CHANGING:
         setattr(os, name, dying(getattr(os, name)))
+    function()
+    os._exit(1)
 
 
 def test_linked_files_survive_a_kill_between_any_two_steps(made: Made, tmp_path: Path) -> None:
@@ -360,35 +369,64 @@ def test_linked_files_survive_a_kill_between_any_two_steps(made: Made, tmp_path:
         here = Made(tmp_path / str(step))
         _link_below(here)
         os.link(here.bottom / "a", here.bottom / "d/e")
-        child = os.fork()
-        if child == 0:
-            with here.overlay() as overlay:
-                directory = look(overlay, "d").number
-                _die_at(step)
-                overlay.unlink(directory, b"e")
-                write(overlay, look(overlay, "a").number, b"NEW")
-                overlay.unlink(1, b"a")
-                overlay.rename(directory, b"b", 1, b"c")
-                overlay.unlink(1, b"c")
-            os._exit(1)
-        finished = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
         with here.overlay() as overlay:
-            assert sorted(names(overlay)) in (["a", "d"], ["d"], ["c", "d"])
-            contents = {content(overlay, name) for name in names(overlay) if name != "d"}
             directory = look(overlay, "d").number
-            contents |= {content(overlay, f"d/{name}") for name in names(overlay, directory)}
-            assert contents in ({b"low"}, {b"NEW"}, set())
-            for name in names(overlay, directory):
-                overlay.unlink(directory, os.fsencode(name))
-            for name in names(overlay):
-                if name != "d":
-                    overlay.unlink(1, os.fsencode(name))
+            finished = _killed_at(step, functools.partial(_change_linked, overlay, directory))
         with here.overlay() as overlay:
-            assert [name for name in os.listdir(here.work / "links") if "lost" not in name] == []
+            assert names(overlay) in (["a", "d"], ["d"], ["c", "d"])
+            directory = look(overlay, "d").number
+            paths = [name for name in names(overlay) if name != "d"]
+            paths += [f"d/{name}" for name in names(overlay, directory)]
+            assert {content(overlay, path) for path in paths} in ({b"low"}, {b"NEW"}, set())
+            for path in paths:
+                parent = directory if path.startswith("d/") else 1
+                overlay.unlink(parent, os.fsencode(path.removeprefix("d/")))
+        with here.overlay() as overlay:
+            assert _copies(here) == []
             assert names(overlay) == ["d"]
         if finished:
             break
     assert step > 10
+
+
+def _change_linked(overlay: Overlay, directory: int) -> None:
+    overlay.unlink(directory, b"e")
+    write(overlay, look(overlay, "a").number, b"NEW")
+    overlay.unlink(1, b"a")
+    overlay.rename(directory, b"b", 1, b"c")
+    overlay.unlink(1, b"c")
+
+
+def _copies(made: Made) -> list[str]:
+    return [name for name in os.listdir(made.work / "links") if "lost" not in name]
+
+
+def test_a_server_that_is_killed_while_it_starts_leaves_linked_files_whole(
+    made: Made, tmp_path: Path
+) -> None:
+    def start() -> None:
+        with here.overlay():
+            pass
+
+    for step in itertools.count():
+        here = Made(tmp_path / str(step))
+        _link_below(here)
+        os.link(here.bottom / "a", here.bottom / "d/e")
+        with here.overlay() as overlay:
+            write(overlay, look(overlay, "a").number, b"NEW")
+            overlay.unlink(1, b"a")
+        finished = _killed_at(step, start)
+        with here.overlay() as overlay:
+            directory = look(overlay, "d").number
+            assert names(overlay, directory) == ["b", "e"]
+            for name in ("b", "e"):
+                assert content(overlay, f"d/{name}") == b"NEW"
+                overlay.unlink(directory, name.encode())
+        with here.overlay():
+            assert _copies(here) == []
+        if finished:
+            break
+    assert step > 5
 
 
 def test_files_that_two_layers_share_on_disk_are_not_linked_in_the_overlay(made: Made) -> None:
