@@ -80,11 +80,16 @@ def alpine(area: Path, registry: Registry) -> str:
 
 
 @pytest.fixture(scope="session")
-def debian(registry: Registry) -> str:
-    """Return the name of a Debian image with apt, Perl and Python, three layers."""
+def debian_layout() -> Path:
+    """Return the layout of the Debian image; made in a minute if the cache has none."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(os.environ.get("RL_TEST_CACHE") or Path(home) / "rl-tests")
-    registry.push(f"oci:{images.debian(cache)}:latest", "library/debian")
+    return images.debian(Path(os.environ.get("RL_TEST_CACHE") or Path(home) / "rl-tests"))
+
+
+@pytest.fixture(scope="session")
+def debian(debian_layout: Path, registry: Registry) -> str:
+    """Return the name of a Debian image with apt, Perl and Python, three layers."""
+    registry.push(f"oci:{debian_layout}:latest", "library/debian")
     return "debian"
 
 

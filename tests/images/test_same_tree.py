@@ -19,7 +19,6 @@ from rootless.kernel import syscalls, userns
 from rootless.trees import remove_tree
 from tests.images.archives import TAR, Tree, feed, sha256, snapshot
 from tests.support.oci import Layer, write_layout
-from tests.support.registry import Registry
 
 
 @pytest.fixture
@@ -28,15 +27,6 @@ def place(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     yield place
     userns.call(remove_tree, place)
-
-
-@pytest.fixture
-def debian_layout(registry: Registry, debian: str, tmp_path: Path) -> Path:
-    source = f"docker://{registry.host}/library/{debian}:latest"
-    options = ["--insecure-policy", "--src-tls-verify=false"]
-    target = f"oci:{tmp_path}/debian:latest"
-    subprocess.run(["skopeo", "copy", "-q", *options, source, target], check=True)
-    return tmp_path / "debian"
 
 
 def by_umoci(layout: Path, place: Path) -> Tree:

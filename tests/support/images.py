@@ -1,4 +1,4 @@
-"""The images that the tests run: busybox, and a Debian that can install packages.
+"""The images that the tests run: busybox, a Debian that can install packages.
 
 Makes OCI layouts in directories it is given. Debian is made once by mmdebstrap, without root, and
 kept in a cache. Used by the fixtures.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.support.oci import Layer, tar_of, write_layout
 
-PACKAGES = ("python3-minimal", "libpython3-stdlib")
+PACKAGES = ("python3-minimal", "libpython3-stdlib", "nginx-light", "redis-server")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
