@@ -27,13 +27,19 @@ _MASKED: Final = (
 _READONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def capabilities(isolation: Isolation) -> list[str]:
-    """Return what the container's root has; what was added wins over what was dropped."""
+def capabilities(isolation: Isolation, *, connected: bool) -> list[str]:
+    """Return what the container's root has; what was added wins over what was dropped.
+
+    A container that is ``connected`` by a program of ours has no CAP_NET_RAW unless it was added:
+    what it made up itself, the program would send on, to the host's loopback, too.
+    """
     added, dropped = isolation.cap_add, isolation.cap_drop
     if isolation.privileged:
         return list(NAMES)
     if ALL in added:
         return [name for name in NAMES if name not in dropped]
+    if connected:
+        dropped = (*dropped, "CAP_NET_RAW")
     kept = () if ALL in dropped else (name for name in DEFAULT if name not in dropped)
     return list(dict.fromkeys((*kept, *added)))
 

@@ -65,7 +65,9 @@ def create(
     with images.shared(), identity.choose(root, request, image.config.user) as ids:
         draft.mkdir(mode=0o700, parents=True)
         try:
-            seccomp = filters.wanted(isolation, confinement.capabilities(isolation))
+            seccomp = filters.wanted(
+                isolation, confinement.capabilities(isolation, connected=mode.helper)
+            )
             spec = build(
                 request,
                 image.id,

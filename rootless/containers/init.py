@@ -29,7 +29,7 @@ from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
-from rootless.networks import loopback, routes
+from rootless.networks import confine, loopback, routes
 
 # A passwd or group file larger than this is no such file.
 _LARGEST_DATABASE: Final = 8 << 20
@@ -198,6 +198,7 @@ def _begin_network(spec: Spec) -> list[int]:
     loopback.bring_up()
     if read_extra(spec).request["network"] == "none":
         return []
+    confine.keep_loopback_inside()
     flags = os.O_RDONLY | os.O_CLOEXEC
     return [routes.watch(), *(os.open(f"/proc/self/ns/{name}", flags) for name in ("user", "net"))]
 

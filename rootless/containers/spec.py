@@ -231,7 +231,9 @@ def _process(
     cwd = request.workdir or posixpath.join("/", image.working_dir)
     if not cwd.startswith("/"):
         raise RlError(f"the working directory {cwd!r} is invalid: it must be an absolute path")
-    capabilities = confinement.capabilities(request.isolation)
+    capabilities = confinement.capabilities(
+        request.isolation, connected=Mode.parse(request.network).helper
+    )
     soft, hard = place.nofile
     return {
         "terminal": request.terminal,

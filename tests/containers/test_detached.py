@@ -272,8 +272,12 @@ def name_of(pid: int) -> str:
 
 
 def test_idle_container_costs_little_memory_and_no_time(rl: Rl) -> None:
-    idle = "exec sleep 1000"
-    with detached(rl, "idle1", script=idle) as one, detached(rl, "idle2", script=idle) as two:
+    # pasta wakes up each second by itself.
+    alone, idle = ("--network", "none"), "exec sleep 1000"
+    with (
+        detached(rl, "idle1", *alone, script=idle) as one,
+        detached(rl, "idle2", *alone, script=idle) as two,
+    ):
         served = [serving(process_of(rl, name, "supervisor")) for name in (one, two)]
         for pids in served:
             assert sorted(map(name_of, pids)) == ["rl-overlay", "rl-supervisor"]

@@ -93,6 +93,67 @@ def test_loopback_of_the_host_is_out_of_reach(rl: Rl, program: str) -> None:
     assert helpers(rl) == []
 
 
+# Bound to the interface, a socket is not bound to the table of local addresses; a packet socket
+# is bound to nothing.
+SNEAK = """
+import socket
+for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    with socket.socket(family, socket.SOCK_DGRAM) as sneaking:
+        sneaking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        try:
+            sneaking.sendto(b"got you", (address, %d))
+        except OSError as error:
+            print(error.strerror)
+try:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+except OSError as error:
+    print(error.strerror)
+# Its own loopback is open.
+for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    with socket.create_server((address, 0), family=family) as own:
+        socket.create_connection(own.getsockname()[:2]).close()
+"""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_trick_leads_to_the_loopback_of_the_host(rl: Rl, program: str) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listening6,
+    ):
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        listening6.bind(("::1", port))
+        client = ("/usr/bin/python3", "-c", SNEAK % port)
+        said = out(rl, *PYTHON, "--network", program, "alpine", *client).splitlines()
+        assert said[0] == said[-1] == "Operation not permitted"
+        assert said[1] in ("Permission denied", "Network is unreachable")
+        # What is sent after it, and comes, shows that nothing came before.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            control.sendto(b"control", ("127.0.0.1", port))
+        assert listening.recv(100) == b"control"
+        listening6.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening6.recv(100)
+
+
+def test_without_what_forbids_it_the_trick_works(rl: Rl) -> None:
+    # As root of its own network a container can take that away, if it is allowed to.
+    undo = 'ip xfrm policy flush && ip -6 rule del to ::1 && exec python3 -c "$0"'
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as listening6,
+    ):
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        listening6.bind(("::1", port))
+        options = ("--cap-add", "NET_ADMIN", "-e", "PATH=/usr/bin:/bin")
+        out(rl, *PYTHON, *options, "alpine", "sh", "-c", undo, SNEAK % port)
+        for heard in (listening, listening6):
+            heard.settimeout(30)
+            assert heard.recv(100) == b"got you"
+
+
 @pytest.mark.parametrize("network", ["pasta:--map-gw", "slirp4netns:allow_host_loopback=true"])
 def test_loopback_of_the_host_is_in_reach_when_asked_for(rl: Rl, network: str) -> None:
     with Greeter("127.0.0.1") as port:
