@@ -22,9 +22,10 @@ from rootless.cli.settings import Settings, pass_settings
 def cp(
     settings: Settings, archive: bool, follow_link: bool, quiet: bool, source: str, target: str
 ) -> None:
-    """Copy files into a container, out of it, or from one to another.
+    """Copy files into a container or out of it.
 
-    "-" is a tar archive on standard input or output. A container need not run.
+    Also from one to another. "-" is a tar archive on standard input or output. A container need
+    not run.
     """
     from rootless.cli.report import complain
     from rootless.cli.units import size

@@ -12,7 +12,10 @@ from rootless.cli.settings import Settings, pass_settings
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
 @pass_settings
 def df(settings: Settings, verbose: bool, template: str | None) -> None:
-    """Show how much disk images, containers and volumes take, and how much could be freed."""
+    """Show how much disk all takes.
+
+    Images, containers and volumes, and how much of it could be freed.
+    """
     from rootless.cli import df_view
     from rootless.cli.output import render
     from rootless.containers.changes import sizes, tree_sizes

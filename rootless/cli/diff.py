@@ -12,7 +12,10 @@ from rootless.cli.settings import Settings, pass_settings
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
 @pass_settings
 def diff(settings: Settings, name: str) -> None:
-    """Show what a container has changed of its image: added (A), changed (C), deleted (D)."""
+    """Show what a container has changed of its image.
+
+    Each path with A for added, C for changed or D for deleted.
+    """
     from rootless.cli.text import printable
     from rootless.containers.diff import differences
     from rootless.containers.store import ContainerStore

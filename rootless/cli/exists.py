@@ -12,7 +12,10 @@ from rootless.cli.settings import Settings, pass_settings
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
 @pass_settings
 def exists(settings: Settings, name: str) -> int:
-    """Tell by the exit code whether there is such a container: 0 if so, else 1."""
+    """Tell whether there is a container.
+
+    By the exit code: 0 if so, else 1.
+    """
     from rootless.containers.store import ContainerStore
     from rootless.errors import ContainerDamaged, ContainerNotFound
 

@@ -17,7 +17,10 @@ from rootless.cli.settings import Settings, pass_settings
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
 @pass_settings
 def export(settings: Settings, output: str | None, name: str) -> None:
-    """Write a container's file system as a tar archive, without what is mounted in it."""
+    """Write a container's file system to a tar file.
+
+    Without what is mounted in it.
+    """
     from rootless import files
     from rootless.containers.copy import export as write
     from rootless.containers.store import ContainerStore

@@ -30,7 +30,10 @@ def prune(settings: Settings, force: bool, conditions: tuple[str, ...]) -> None:
 @_filter
 @pass_settings
 def images(settings: Settings, everything: bool, force: bool, conditions: tuple[str, ...]) -> None:
-    """Remove the images that no container has: those without a tag, or all."""
+    """Remove the images that no container has.
+
+    Those without a tag, or all.
+    """
     from rootless.cli import filters
 
     wanted = filters.parse(conditions, (*_CONDITIONS, "dangling"))
@@ -55,7 +58,10 @@ def system(
     force: bool,
     conditions: tuple[str, ...],
 ) -> None:
-    """Remove all containers that do not run, and the images that no container has then."""
+    """Remove what is not used.
+
+    All containers that do not run, and the images that no container has then.
+    """
     from rootless.cli import filters
     from rootless.errors import RlError
 
