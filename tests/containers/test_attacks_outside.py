@@ -199,3 +199,27 @@ syscalls.prctl = allow
 
     assert not attack(changed(rl, outside))
     assert attack(changed(rl, outside, dumpable))
+
+
+def test_no_namespace_of_the_host_is_shared(rl: Rl) -> None:
+    kinds = ("user", "mnt", "pid", "uts", "ipc", "net", "cgroup")
+    ours = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in kinds}
+    script = f"cd /proc/self/ns; for kind in {' '.join(kinds)}; do readlink $kind; done"
+
+    def attack(rl: Rl) -> set[str]:
+        """Return the kinds of which the container has a handle of ours."""
+        done = rl("run", "--rm", "--network", "none", "alpine", "sh", "-c", script)
+        return {kind for kind in kinds if ours[kind] in done.stdout.split()}
+
+    sharing = """
+from rootless.containers import create
+build = create.build
+def without_cgroup_namespace(*arguments):
+    spec = build(*arguments)
+    namespaces = spec["linux"]["namespaces"]
+    spec["linux"]["namespaces"] = [space for space in namespaces if space["type"] != "cgroup"]
+    return spec
+create.build = without_cgroup_namespace
+"""
+    assert attack(rl) == set()
+    assert attack(changed(rl, sharing)) == {"cgroup"}
