@@ -194,7 +194,8 @@ def _scope(
     name = f"rl-{container_id[:12]}-{os.getpid()}.scope"
     with systemd.connected(bus) as manager:
         description = f"container {container_id[:12]}"
-        manager.start_scope(name, description, pids, parent or systemd.SLICE)
+        service = own_service(own_cgroup("self"), os.getuid())
+        manager.start_scope(name, description, pids, parent or systemd.SLICE, service)
         properties: list[tuple[str, tuple[str, int]]] = []
         if budget.memory is not None:
             properties.append(("MemoryMax", ("t", budget.memory)))
@@ -205,6 +206,13 @@ def _scope(
         if properties and parent is None:
             manager.limit(systemd.SLICE, properties)
     return f"{mount_point()}{own_cgroup('self')}"
+
+
+def own_service(cgroup: str, uid: int) -> str | None:
+    """Return the service of the user's systemd that a process in this cgroup belongs to."""
+    _, given, rest = cgroup.partition(f"/user@{uid}.service/")
+    names = rest.split("/") if given else []
+    return next((name for name in names if name.endswith(".service")), None)
 
 
 def _inside(top: str, parent: str) -> str:

@@ -28,8 +28,13 @@ class Systemd:
     def __init__(self, connection: DBusConnection) -> None:
         self._connection = connection
 
-    def start_scope(self, name: str, description: str, pids: Sequence[int], slice_: str) -> None:
-        """Start a delegated scope with these processes in it, and wait until that is done."""
+    def start_scope(
+        self, name: str, description: str, pids: Sequence[int], slice_: str, service: str | None
+    ) -> None:
+        """Start a delegated scope with these processes in it, and wait until that is done.
+
+        It ends when the ``service`` is stopped that starts it.
+        """
         from jeepney import MatchRule, message_bus
 
         rule = MatchRule(type="signal", interface=f"{_INTERFACE}.Manager", member="JobRemoved")
@@ -41,6 +46,8 @@ class Systemd:
             ("CollectMode", ("s", "inactive-or-failed")),
             ("PIDs", ("au", list(pids))),
         ]
+        if service is not None:
+            properties.append(("PartOf", ("as", [service])))
         with self._connection.filter(rule) as removed:
             signature = "ssa(sv)a(sa(sv))"
             (job,) = self._call("StartTransientUnit", signature, name, "fail", properties, [])

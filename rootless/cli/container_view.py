@@ -8,21 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
 from rootless.cli.template import Map
 from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
-from rootless.containers import cgroup, disk, log
+from rootless.containers import disk, log
 from rootless.containers.annotation import STOP_SIGNAL
-from rootless.containers.limits import DeviceLimit
 from rootless.containers.request import PROPAGATIONS
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
 from rootless.errors import RlError
 from rootless.images.reference import Reference
+
+if TYPE_CHECKING:
+    from rootless.containers.limits import DeviceLimit
 
 TITLES: Final = {
     "ID": "CONTAINER ID",
@@ -310,6 +312,8 @@ def _host_config(container: Container) -> dict[str, Any]:
 
 
 def _limits(container: Container) -> dict[str, Any]:
+    from rootless.containers import cgroup
+
     limits = cgroup.limits_of(container)
     swap = limits.memory_swap or (2 * limits.memory if limits.memory > 0 else 0)
 

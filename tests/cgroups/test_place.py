@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootless.cgroups.group import own_service
 from rootless.cgroups.place import Level, Way, choose
 
 SESSION = "/user.slice/user-1000.slice/session-1.scope"
@@ -38,3 +39,11 @@ def test_without_any_the_reason_says_what_was_looked_for() -> None:
     assert way.kind == "none"
     assert SESSION in way.reason
     assert "/run/user/1000/bus" in way.reason
+
+
+def test_a_container_is_part_of_the_service_that_starts_it() -> None:
+    manager = "/user.slice/user-1000.slice/user@1000.service"
+    assert own_service(f"{manager}/app.slice/rl.service", 1000) == "rl.service"
+    assert own_service(f"{manager}/app.slice/job.service/leaf", 1000) == "job.service"
+    assert own_service(APP, 1000) is None
+    assert own_service(SESSION, 1000) is None

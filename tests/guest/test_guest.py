@@ -45,6 +45,8 @@ def test_a_guest_that_does_not_end_is_killed() -> None:
 def test_all_that_is_to_be_shown_in_the_guest_with_cgroups(cgroups: str, directories: str) -> None:
     # Its sources cannot be written there, where hypothesis would.
     script = 'cd "$RL_GUEST_PREFIX/src/tests/guest" && pytest -v -p no:hypothesispytest "$@"'
-    done = guest("--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split())
+    done = guest(
+        "--seconds", "800", "--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split()
+    )
     print(done.stdout)  # noqa: T201 - pytest shows it where this fails
     assert done.returncode == 0, done.stderr

@@ -115,17 +115,14 @@ def test_what_is_executed_in_a_container_has_its_limits() -> None:
 
 
 def test_a_paused_container_does_nothing_until_it_goes_on() -> None:
-    script = "i=0; while :; do i=$((i+1)); echo $i; usleep 10000; done"
+    script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
     with running("ice", IMAGE, "sh", "-c", script) as cgroup:
-        wait_until(lambda: rl("logs", "ice").stdout.count("\n") > 5)
+        wait_until(lambda: rl("logs", "ice").stdout.count("\n") > 1)
         assert rl("pause", "ice").stdout == "ice\n"
         assert counter(cgroup / "cgroup.events", "frozen") == 1
-        wait_until(lambda: rl("logs", "ice").stdout == rl("logs", "ice").stdout)
         before = rl("logs", "ice").stdout
-        assert "(Paused)" in rl("ps").stdout
-        assert rl("ps", "-q", "--filter", "status=paused").stdout
+        assert "(Paused)" in rl("ps", "--filter", "status=paused").stdout
         assert inspect("ice")["State"]["Status"] == "paused"
-        assert rl("info", "-f", "{{.ContainersPaused}}").stdout == "1\n"
         for command, said in {
             "pause ice": "container ice is already paused",
             "exec ice true": "container ice is paused, unpause it before exec",
@@ -138,8 +135,6 @@ def test_a_paused_container_does_nothing_until_it_goes_on() -> None:
         assert rl("logs", "ice").stdout == before
         assert rl("unpause", "ice").stdout == "ice\n"
         wait_until(lambda: len(rl("logs", "ice").stdout) > len(before))
-        done = rl("unpause", "ice", check=False)
-        assert "container ice is not paused" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["stop -t 20", "kill"])
@@ -173,17 +168,16 @@ def test_limits_are_changed_while_the_container_runs_and_stay_changed() -> None:
 
 
 def test_stats_tell_what_the_container_and_its_servers_use() -> None:
-    with running(
-        "busy", "--cpus", "0.5", "-m", "64m", "--network", "none", IMAGE, "sh", "-c", SPIN
-    ):
-        rl("exec", "busy", "dd", "if=/dev/zero", "of=/file", "bs=1M", "count=2")
-        done = rl("stats", "--no-stream", "--format", "{{json .}}", "busy")
-        template = "{{.Name}} {{.MemUsage}} {{.NetIO}} {{.PIDs}} {{.Disk}}"
-        line = rl("stats", "--no-stream", "--format", template, "busy").stdout
-        assert "/ 64MiB 0B / 0B 1 2.1MB" in line, done.stdout
-        share = rl("stats", "--no-stream", "--format", "{{.CPUPerc}}").stdout
-        assert 0 < float(share.strip().rstrip("%")) < 60
-    assert rl("stats", "--no-stream", "--format", "{{.Name}}").stdout == ""
+    script = "dd if=/dev/zero of=/file bs=1M count=2; " + SPIN
+    limits = ("--cpus", "0.2", "-m", "64m", "--network", "none")
+    with running("busy", *limits, IMAGE, "sh", "-c", script) as cgroup:
+        wait_until(lambda: counter(cgroup / "cpu.stat", "nr_throttled") > 0)
+        template = "{{.Name}} {{.CPUPerc}} {{.MemUsage}} {{.NetIO}} {{.PIDs}} {{.Disk}}"
+        name, share, used, *rest = rl("stats", "--no-stream", "--format", template).stdout.split()
+        assert name == "busy"
+        assert 0 < float(share.rstrip("%")) < 40
+        assert used != "0B"
+        assert " ".join(rest) == "/ 64MiB 0B / 0B 1 2.1MB"
 
 
 def test_the_container_and_its_servers_are_apart() -> None:
