@@ -306,7 +306,8 @@ def become(user: users.User, settings: dict[str, Any], confined_by: program.Filt
         kept_for_filter = ("CAP_SYS_ADMIN",)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     try:
-        _set_groups(user.groups)
+        # With his own among them, so that no set-group-id program takes it away (CVE-2022-36109).
+        _set_groups(sorted({user.gid, *user.groups}))
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:

@@ -121,8 +121,8 @@ def mount_host_directories(spec: Spec, extra: Extra, outside: Outside) -> None:
 
 def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
     target, kind, root = mount["destination"], mount["type"], outside.root
-    options = mounts.parse_options(mount["options"])
     try:
+        options = mounts.parse_options((*_mode(mount, root), *mount["options"]))
         if kind == "bind":
             source = outside.sources[target]
             target_fd = mounts.make_target(root, target, stat.S_ISDIR(os.fstat(source).st_mode))
@@ -147,6 +147,21 @@ def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
     # What somebody binds there is used as it is.
     if target == "/dev" and kind == "tmpfs":
         _populate_dev(root)
+
+
+def _mode(mount: dict[str, Any], root: int) -> tuple[str, ...]:
+    """Return the mode that a tmpfs has from the directory it lies on, as Docker's has."""
+    given = any(option.startswith("mode=") for option in mount["options"])
+    if given or mount["type"] != "tmpfs":
+        return ()
+    try:
+        place = mounts.open_in_root(root, mount["destination"])
+    except FileNotFoundError:
+        return ()
+    try:
+        return (f"mode={stat.S_IMODE(os.fstat(place).st_mode):o}",)
+    finally:
+        os.close(place)
 
 
 def _cannot_mount(source: str, target: str, error: OSError) -> RlError:

@@ -21,9 +21,15 @@ _FLAGS: Final = {
     "nosuid": syscalls.MS_NOSUID,
     "nodev": syscalls.MS_NODEV,
     "noexec": syscalls.MS_NOEXEC,
+    "sync": syscalls.MS_SYNCHRONOUS,
+    "dirsync": syscalls.MS_DIRSYNC,
+    "noatime": syscalls.MS_NOATIME,
+    "nodiratime": syscalls.MS_NODIRATIME,
     "relatime": syscalls.MS_RELATIME,
     "strictatime": syscalls.MS_STRICTATIME,
 }
+# What a mount is without a flag of the above.
+_USUAL: Final = frozenset("defaults rw suid dev exec async atime diratime".split())
 _ATTRIBUTES: Final = {
     "ro": syscalls.MOUNT_ATTR_RDONLY,
     "nosuid": syscalls.MOUNT_ATTR_NOSUID,
@@ -68,7 +74,7 @@ def parse_options(options: Iterable[str]) -> Options:
             propagation = PROPAGATIONS[option.removeprefix("r")]
         elif option in ("bind", "rbind"):
             recursive = option == "rbind"
-        elif option not in ("rw", "suid", "dev", "exec"):
+        elif option not in _USUAL:
             data.append(option)
     return Options(flags, attributes, ",".join(data), propagation, recursive)
 

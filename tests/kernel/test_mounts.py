@@ -85,6 +85,7 @@ def test_options_are_sorted_by_what_the_kernel_wants() -> None:
     assert found.propagation == syscalls.MS_SLAVE
     assert found.recursive
     assert mounts.parse_options(()).propagation == syscalls.MS_PRIVATE
+    assert mounts.parse_options(("noatime", "dirsync", "defaults")).data == ""
 
 
 def test_path_is_tried_again_if_the_kernel_was_disturbed(
