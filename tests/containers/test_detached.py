@@ -281,7 +281,7 @@ def test_idle_container_costs_little_memory_and_no_time(rl: Rl) -> None:
         served = [serving(process_of(rl, name, "supervisor")) for name in (one, two)]
         for pids in served:
             assert sorted(map(name_of, pids)) == ["rl-overlay", "rl-supervisor"]
-            assert sum(map(pss, pids)) < 20_000
+            assert sum(map(pss, pids)) < 20_480
         processes = [pid for pids in served for pid in pids]
         # What the start left to do may come a moment later; then nothing does.
         for _ in range(10):
