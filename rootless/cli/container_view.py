@@ -107,7 +107,7 @@ def status(container: Container, now: datetime) -> str:
 
 
 def _policy(container: Container) -> Policy:
-    return Policy.parse(container.extra.request.get("restart", "no"))
+    return Policy.parse(container.restart)
 
 
 def _starts_on_boot(container: Container, wanted: Mapping[str, list[str]]) -> bool:

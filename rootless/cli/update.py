@@ -1,4 +1,4 @@
-"""`rl update`: other limits for containers, at once where they run."""
+"""`rl update`: other limits and restart policies for containers, at once where they run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,33 @@ from rootless.cli.settings import Settings, pass_settings
 @click.command
 @limits.changeable
 @storage.disk_limit
+@click.option("--restart", metavar="POLICY", help="When they are started again, as in rl run.")
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
 )
 @pass_settings
-def update(settings: Settings, /, names: tuple[str, ...], **values: Any) -> int:
-    """Change the limits of containers."""
+def update(
+    settings: Settings, /, names: tuple[str, ...], restart: str | None, **values: Any
+) -> int:
+    """Change the limits of containers, and when they are started again."""
     from rootless.cli.report import complain, for_each
     from rootless.containers import cgroup, disk
+    from rootless.containers.restart import Policy
     from rootless.containers.store import ContainerStore
     from rootless.errors import RlError
 
     store = ContainerStore(settings.root)
     given, changes = limits.given_of(values), disk.parse(values["storage_opt"])
-    if not given and changes == disk.Disk():
+    policy = None if restart is None else Policy.parse(restart)
+    if not given and changes == disk.Disk() and policy is None:
         raise RlError("you must provide one or more flags when using this command")
 
     def update_one(name: str) -> None:
         container = store.get(name)
+        if policy is not None:
+            if container.auto_remove and policy.name != "no":
+                raise RlError(f"container {container.name} is removed when it ends (--rm)")
+            store.update(container, restart=restart)
         if given:
             cgroup.update(store, container, limits.changed(cgroup.limits_of(container), given))
         if changes != disk.Disk() and not disk.update(store, container, changes):

@@ -79,6 +79,8 @@ class State:
     cgroup: str = ""
     limits: dict[str, Any] | None = None
     """What `rl update` has changed them to."""
+    restart: str = ""
+    """What `rl update` has made of its restart policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,11 @@ class Container:
 
         cgroup = self.state.cgroup
         return self.state.status == "running" and bool(cgroup) and tree.frozen(cgroup)
+
+    @property
+    def restart(self) -> str:
+        """When it is started again, as --restart takes it."""
+        return self.state.restart or str(self.extra.request.get("restart", "no"))
 
     @property
     def auto_remove(self) -> bool:
@@ -170,6 +177,11 @@ class ContainerStore:
         if found is None:
             raise ContainerNotFound(f"no such container: {container_id[:12]}")
         return found
+
+    def recorded(self, container: Container) -> Container:
+        """Return a container as its state was last recorded, whoever lives."""
+        state = _parse_state((container.path / "state.json").read_bytes())
+        return replace(container, state=state)
 
     def used_layers(self) -> set[str]:
         """Return the diff IDs of all layers that containers need.

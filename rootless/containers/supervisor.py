@@ -106,6 +106,12 @@ class _Record:
     def placed(self, path: str) -> None:
         self._update(cgroup=path)
 
+    def restart(self) -> str:
+        """Return the restart policy, which `rl update` may have changed."""
+        with contextlib.suppress(OSError):
+            return self._containers.recorded(self.container).restart
+        return "no"
+
     def restarted(self, count: int) -> None:
         self._update(restarts=count)
 
@@ -136,7 +142,6 @@ class _Supervisor:
         self._console = Console(container.path, owner)
         self._maps = idmaps.maps_of(container.config)
         self._check = health.Check.of(container.extra.healthcheck)
-        self._policy = restart.Policy.parse(request.get("restart", "no"))
         self._logging = request.get("log_driver", "json-file") != "none"
         self._restarts = 0
         self._began = 0.0
@@ -173,7 +178,8 @@ class _Supervisor:
             self._console.child.send_signal(number)
 
     def _again(self, code: int) -> bool:
-        return not self._console.stopped and self._policy.again(code, self._restarts)
+        policy = restart.Policy.parse(self._record.restart())
+        return not self._console.stopped and policy.again(code, self._restarts)
 
     def _pause(self, seconds: float) -> bool:
         """Wait before a restart; False if it is not wanted any more."""

@@ -117,6 +117,30 @@ TABLE: dict[str, dict[str, tuple[int, str, str]]] = {
         "running": (0, "motd", "running"),
         "exited": (0, "motd", "exited"),
     },
+    "pause life": {
+        "created": (125, "container life is not running", "created"),
+        "exited": (125, "container life is not running", "exited"),
+    },
+    "unpause life": {
+        "created": (125, "container life is not paused", "created"),
+        "running": (125, "container life is not paused", "running"),
+        "exited": (125, "container life is not paused", "exited"),
+    },
+    "port life": {
+        "created": (0, "", "created"),
+        "running": (0, "", "running"),
+        "exited": (0, "", "exited"),
+    },
+    "update --restart on-failure life": {
+        "created": (0, "life\n", "created"),
+        "running": (0, "life\n", "running"),
+        "exited": (0, "life\n", "exited"),
+    },
+    "stats --no-stream life": {
+        "created": (0, "CONTAINER ID", "created"),
+        "running": (0, "CONTAINER ID", "running"),
+        "exited": (0, "CONTAINER ID", "exited"),
+    },
     "rename life other": {
         "created": (0, "", ""),
         "running": (0, "", ""),

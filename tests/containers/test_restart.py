@@ -134,8 +134,14 @@ def test_what_should_run_after_a_reboot_is_started_by_one_command(fresh_rl: Rl) 
 
 
 def test_supervisor_that_the_machine_ends_leaves_a_container_that_starts_on_boot(rl: Rl) -> None:
-    options = ("--restart", "unless-stopped", "--init")
-    container_id = rl("run", "-d", "--name", "down", *options, "alpine", "sleep", "1000").stdout
+    script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    options = ("--name", "down", "--restart", "unless-stopped", "alpine", "sh", "-c", script)
+    container_id = rl("run", "-d", *options).stdout
+    # Before its trap is set, PID 1 does not hear a signal.
+    with rl.start("logs", "-f", "down", stdout=subprocess.PIPE) as follow:
+        assert follow.stdout is not None
+        assert follow.stdout.readline() == b"up\n"
+        follow.kill()
     state = rl.root / "containers" / container_id.strip() / "state.json"
     os.kill(json.loads(state.read_bytes())["supervisor"]["pid"], signal.SIGTERM)
     rl("wait", "down")
@@ -145,3 +151,24 @@ def test_supervisor_that_the_machine_ends_leaves_a_container_that_starts_on_boot
     rl("stop", "-t", "0", "down")
     assert rl(*query).stdout == ""
     rl("rm", "down")
+
+
+def test_policy_can_be_changed_while_a_container_runs(rl: Rl) -> None:
+    script = "echo run; read x; exit 3"
+    rl("run", "-d", "-i", "--name", "changed", "alpine", "sh", "-c", script)
+    rl("update", "--restart", "on-failure:1", "changed")
+    form = "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}"
+    assert rl("inspect", "-f", form, "changed").stdout == "on-failure 1\n"
+    rl("attach", "changed", input="\n", check=False)
+    rl("wait", "--condition", "running", "changed")
+    rl("update", "--restart", "no", "changed")
+    with rl.start("logs", "-f", "changed", stdout=subprocess.PIPE) as follow:
+        assert follow.stdout is not None
+        assert [follow.stdout.readline() for _ in range(2)] == [b"run\n"] * 2
+        rl("attach", "changed", input="\n", check=False)
+        assert follow.stdout.read() == b""
+    assert rl("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "changed").stdout == (
+        "exited 1\n"
+    )
+    assert "invalid restart policy" in rl("update", "--restart", "x", "changed", check=False).stderr
+    rl("rm", "changed")
