@@ -289,10 +289,16 @@ def _host_config(container: Container) -> dict[str, Any]:
         "CapDrop": isolation.get("cap_drop", []),
         "VolumeDriver": "",
         "VolumesFrom": list(request.get("volumes_from", ())) or None,
-        "IpcMode": "private",
-        "PidMode": "",
-        "UTSMode": "",
-        "UsernsMode": request.get("namespaces", {}).get("userns", ""),
+        **_namespaces(request.get("namespaces", {})),
+        "Devices": [
+            {
+                "PathOnHost": device["source"],
+                "PathInContainer": device["target"],
+                "CgroupPermissions": device["permissions"],
+            }
+            for device in request.get("devices", ())
+        ],
+        "GroupAdd": list(request.get("group_add", ())) or None,
         "Init": request["init"],
         "Privileged": isolation.get("privileged", False),
         "ReadonlyRootfs": spec["root"]["readonly"],
@@ -341,6 +347,21 @@ def _limits(container: Container) -> dict[str, Any]:
         "Cgroup": limits.cgroups,
         "CgroupParent": limits.cgroup_parent,
         "CgroupnsMode": limits.cgroupns,
+    }
+
+
+def _namespaces(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "IpcMode": wanted.get("ipc") or "private",
+        "PidMode": wanted.get("pid", ""),
+        "UTSMode": wanted.get("uts", ""),
+        "UsernsMode": wanted.get("userns", ""),
+        "ShmSize": wanted.get("shm_size") or 64 << 20,
+        "Sysctls": Map(wanted.get("sysctls", {})),
+        "Ulimits": [
+            {"Name": limit["name"], "Hard": limit["hard"], "Soft": limit["soft"]}
+            for limit in wanted.get("ulimits", ())
+        ],
     }
 
 

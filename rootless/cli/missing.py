@@ -16,13 +16,7 @@ _COMMANDS: Final = frozenset(
     ).split()
 )
 _RUN_OPTIONS: Final = frozenset(
-    (
-        "annotation device "
-        "domainname gpus group-add ip6 ipc "
-        "link network-alias oom-kill-disable pid "
-        "runtime shm-size "
-        "sysctl ulimit uts"
-    ).split()
+    ("annotation domainname gpus ip6 link network-alias oom-kill-disable runtime").split()
 )
 
 

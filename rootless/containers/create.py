@@ -57,8 +57,9 @@ def create(
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)
     shared = mode.name == "host"
-    hostname = request.hostname or (socket.gethostname() if shared else container_id[:12])
     isolation = request.isolation
+    host_name = shared or "uts" in request.namespaces.shared
+    hostname = request.hostname or (socket.gethostname() if host_name else container_id[:12])
     images = ImageStore(root)
     draft = root / "tmp" / f"container-{container_id}"
     # While the store is held, no sweep takes the layers of this image or the draft away.
@@ -80,6 +81,8 @@ def create(
                     nofile=_nofile(),
                     devices=devices.host_devices() if isolation.privileged else (),
                     seccomp=seccomp,
+                    nodes=devices.find(request.devices),
+                    host_mqueue=os.path.isdir("/dev/mqueue"),
                     user=ids.user,
                     accounts=ids.accounts,
                 ),

@@ -315,7 +315,7 @@ def _join(
         init.set_oom_score(wanted["process"])
         os.setsid()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
-        syscalls.become_root()
+        syscalls.become_root(keep_groups=init.keeps_groups(wanted["process"]))
         if changeable:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
@@ -437,7 +437,7 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel, entran
         else:
             masters = init.take(stdio)
         process.close_all_but([channel.fileno(), entrance, root, *masters])
-        user = init.resolve_user(root, settings["user"]["username"])
+        user = init.resolve_user(root, settings["user"])
         _enter_directory(root, settings["cwd"])
         confined_by = program.Filter(*wanted["filter"]) if wanted["filter"] else None
         init.become(user, settings, confined_by)

@@ -98,9 +98,12 @@ def choose(mode: Mode, user: Maps, taken: Iterable[Maps] = (), user_id: int = 0)
     return user
 
 
-def serving(container: Maps, storage: Maps) -> dict[str, Any]:
-    """Return how the overlay server of a container serves what is stored, as its arguments."""
-    apart = None if container == storage else storage
+def serving(container: Maps, storage: Maps, *, hidden: bool = True) -> dict[str, Any]:
+    """Return how the overlay server of a container serves what is stored, as its arguments.
+
+    It shares no user namespace with processes that it is not ``hidden`` from.
+    """
+    apart = None if hidden and container == storage else storage
     return {"maps": apart, "owners": owners(container, storage)}
 
 

@@ -26,7 +26,9 @@ from fuse_overlay.mount import mount_data
 from rootless.containers import interpreter, owner, rootfs, users
 from rootless.containers.annotation import Spec, read_extra
 from rootless.containers.channel import Channel
+from rootless.containers.namespaces import KEEP_GROUPS
 from rootless.containers.seccomp import program
+from rootless.containers.surroundings import UNLIMITED
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
 from rootless.networks import confine, loopback, routes
@@ -69,7 +71,7 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
         outside = rootfs.Outside(root, sources, os.getuid(), filters)
         if changeable:
             config = os.open(f"{bundle}/config.json", os.O_RDONLY)
-            syscalls.become_root()
+            syscalls.become_root(keep_groups=keeps_groups(spec["process"]))
             kept_open = (config, channel.fileno(), *stdio, outside.root, *sources.values())
             for fd in (*kept_open, *filters):
                 os.set_inheritable(fd, True)
@@ -77,7 +79,7 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
             interpreter.execute_read_only(
                 "rootless.containers.init", json.dumps({**kept, "outside": asdict(outside)})
             )
-        syscalls.become_root()
+        syscalls.become_root(keep_groups=keeps_groups(spec["process"]))
         _proceed(spec, outside, stdio, channel)
     return FAILED
 
@@ -152,7 +154,8 @@ def _set_up(
     confined_by: program.Filter | None,
 ) -> None:
     root = outside.root
-    socket.sethostname(spec["hostname"])
+    if any(space["type"] == "uts" for space in spec["linux"]["namespaces"]):
+        socket.sethostname(spec["hostname"])
     # Prepared while the overlay server is still loading; what follows waits for it.
     extra = read_extra(spec)
     for name, line in extra.accounts.items():
@@ -164,7 +167,7 @@ def _set_up(
         master = open_terminal(root)
         _bind_console(root)
     os.close(mounts.make_directories(root, spec["process"]["cwd"]))
-    user = resolve_user(root, spec["process"]["user"]["username"])
+    user = resolve_user(root, spec["process"]["user"])
     for target in extra.given:
         owner.give(outside.sources[target], user.uid, user.gid, target)
     if spec["root"]["readonly"]:
@@ -268,11 +271,16 @@ def take(stdio: Sequence[int]) -> list[int]:
     return []
 
 
-def resolve_user(root: int, wanted: str) -> users.User:
-    """Return the user that ``wanted`` means in the container's own databases."""
-    return users.resolve(
-        wanted, _read_database(root, "/etc/passwd"), _read_database(root, "/etc/group")
-    )
+def resolve_user(root: int, wanted: dict[str, Any]) -> users.User:
+    """Return what ``process.user`` means in the container's own databases."""
+    passwd, group = (_read_database(root, f"/etc/{name}") for name in ("passwd", "group"))
+    more = () if KEEP_GROUPS in wanted.get("groups", ()) else wanted.get("groups", ())
+    return users.resolve(wanted["username"], passwd, group, more)
+
+
+def keeps_groups(settings: dict[str, Any]) -> bool:
+    """Tell whether the process stays in the groups that the user is in outside."""
+    return KEEP_GROUPS in settings["user"].get("groups", ())
 
 
 def _read_database(root: int, path: str) -> str:
@@ -298,7 +306,9 @@ def become(user: users.User, settings: dict[str, Any], confined_by: program.Filt
             with contextlib.suppress(OSError):
                 os.fchown(fd, user.uid, -1)
     for limit in settings["rlimits"]:
-        resource.setrlimit(getattr(resource, limit["type"]), (limit["soft"], limit["hard"]))
+        values = (limit["soft"], limit["hard"])
+        soft, hard = (resource.RLIM_INFINITY if value == UNLIMITED else value for value in values)
+        resource.setrlimit(getattr(resource, limit["type"]), (soft, hard))
     kept = settings["capabilities"]
     capabilities.limit_bounding_set(kept["bounding"])
     kept_for_filter: tuple[str, ...] = ()
@@ -306,8 +316,10 @@ def become(user: users.User, settings: dict[str, Any], confined_by: program.Filt
         kept_for_filter = ("CAP_SYS_ADMIN",)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     try:
-        # With his own among them, so that no set-group-id program takes it away (CVE-2022-36109).
-        _set_groups(sorted({user.gid, *user.groups}))
+        if not keeps_groups(settings):
+            # With his own among them, so that no set-group-id program takes it away
+            # (CVE-2022-36109).
+            _set_groups(sorted({user.gid, *user.groups}))
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
@@ -322,6 +334,7 @@ def become(user: users.User, settings: dict[str, Any], confined_by: program.Filt
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if not any(item.startswith("HOME=") for item in settings["env"]):
         settings["env"].append(f"HOME={user.home}")
+    os.umask(settings["user"].get("umask", 0o022))
 
 
 def _set_groups(groups: Sequence[int]) -> None:

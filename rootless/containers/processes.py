@@ -20,7 +20,7 @@ def listing(container: Container, options: Sequence[str]) -> list[list[str]]:
     init = container.state.init
     if container.state.status != "running" or init is None:
         raise RlError(f"container {container.name} is not running")
-    members = _members(init.pid)
+    members = _of_host(init.pid) if "pid" in container.shared else _members(init.pid)
     try:
         done = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -40,6 +40,17 @@ def _members(init: int) -> set[str]:
     """Return the processes in the PID namespace of ``init``, those of exec included."""
     namespace = _namespace(str(init))
     return {pid for pid in os.listdir("/proc") if pid.isdecimal() and _namespace(pid) == namespace}
+
+
+def _of_host(init: int) -> set[str]:
+    """Return the processes of a container that has no PID namespace of its own."""
+    from rootless.containers.strays import Strays
+
+    strays = Strays(init)
+    try:
+        return set(map(str, strays.members()))
+    finally:
+        strays.close()
 
 
 def _namespace(pid: str) -> str | None:

@@ -35,6 +35,11 @@ def remove(root: Path, container: Container, *, force: bool = False, volumes: bo
         stop.kill(container)
     stop.wait_for_supervisor(container)
     _sweep_cgroup(container)
+    if "pid" in container.shared:
+        # Its supervisor may have been killed before it could see to this.
+        from rootless.containers.strays import kill_leftovers
+
+        kill_leftovers(container.id)
     _discard(root, container, volumes=volumes)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from rootless.containers.disk import Disk
 from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
-from rootless.containers.namespaces import Namespaces
+from rootless.containers.namespaces import Device, Namespaces
 from rootless.errors import RlError
 from rootless.networks.request import NetworkRequest
 
@@ -73,6 +73,9 @@ class Request:
     auto_remove: bool = False
     init: bool = False
     namespaces: Namespaces = field(default_factory=Namespaces)
+    devices: tuple[Device, ...] = ()
+    group_add: tuple[str, ...] = ()
+    umask: int | None = None
     isolation: Isolation = field(default_factory=Isolation)
     stop_signal: str | None = None
     stop_timeout: int | None = None

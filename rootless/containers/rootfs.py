@@ -55,19 +55,30 @@ def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
     somebody else, perhaps by a process of this very container.
     """
     sources = {}
+    devices = {device["path"]: device for device in spec["linux"].get("devices", ())}
     for mount in spec["mounts"]:
         if mount["type"] == "bind":
             target, source = mount["destination"], mount["source"]
+            device = devices.get(target)
             try:
-                sources[target] = mounts.open_source(source, links=target not in extra.binds)
+                links = target not in extra.binds and device is None
+                sources[target] = mounts.open_source(source, links=links)
             except OSError as error:
-                if error.errno == errno.ELOOP and target in extra.binds:
+                if error.errno == errno.ELOOP and not links:
                     raise RlError(
                         f"cannot mount {source}: a part of it has become a symlink since the "
                         "container was made (make a new container if that is meant to be)"
                     ) from None
                 raise _cannot_mount(source, target, error) from None
+            if device is not None and not _is_device(sources[target], device):
+                raise RlError(f"cannot add device {source}: it is not the device that it was")
     return sources
+
+
+def _is_device(fd: int, device: dict[str, Any]) -> bool:
+    found = os.fstat(fd)
+    is_kind = stat.S_ISCHR if device["type"] == "c" else stat.S_ISBLK
+    return is_kind(found.st_mode) and found.st_rdev == os.makedev(device["major"], device["minor"])
 
 
 def add_account(root: int, path: str, line: str) -> None:
@@ -101,10 +112,11 @@ def assemble(spec: Spec, extra: Extra, outside: Outside) -> None:
     linux, root = spec["linux"], outside.root
     for mount in spec["mounts"]:
         _mount(mount, extra, outside)
-        if mount["type"] == "proc":
+        if mount["destination"] == "/proc":
             # At once, while nothing that a link of the image leads here can lie on top of it.
             for name, value in linux["sysctl"].items():
-                _write_sysctl(root, name, value)
+                asked = name in extra.request.get("namespaces", {}).get("sysctls", ())
+                _write_sysctl(root, name, value, asked=asked)
     for path in linux["readonlyPaths"]:
         _at(root, path, _make_readonly)
     for path in linux["maskedPaths"]:
@@ -201,7 +213,7 @@ def _populate_dev(root: int) -> None:
         os.close(dev)
 
 
-def _write_sysctl(root: int, name: str, value: str) -> None:
+def _write_sysctl(root: int, name: str, value: str, *, asked: bool) -> None:
     path = "/proc/sys/" + name.replace(".", "/")
     try:
         # Unbuffered, and bytes: a codec may be out of reach by now.
@@ -209,7 +221,7 @@ def _write_sysctl(root: int, name: str, value: str) -> None:
             file.write(value.encode())
     except OSError as error:
         # EINVAL: a group of ping_group_range that this user namespace does not map.
-        if error.errno not in (errno.EINVAL, errno.ENOENT):
+        if asked or error.errno not in (errno.EINVAL, errno.ENOENT):
             raise RlError(f"cannot set the sysctl {name}: {error.strerror}") from None
 
 

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from rootless.containers import confinement, health
+from rootless.containers import confinement, health, surroundings
 from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
+from rootless.containers.devices import Node
 from rootless.containers.request import Mount, Request
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
@@ -110,6 +111,8 @@ class Place:
     init_program: str | None
     nofile: tuple[int, int]
     devices: Sequence[str] = ()
+    nodes: Sequence[Node] = ()
+    host_mqueue: bool = True
     user: str = ""
     accounts: Mapping[str, str] = field(default_factory=dict)
     seccomp: Mapping[str, Any] | None = None
@@ -165,11 +168,12 @@ def build(
             "gidMappings": [_mapping(entry) for entry in place.maps.gids],
             "namespaces": [
                 {"type": name}
-                for name in ("user", "mount", "pid", "uts", "ipc")
-                + (() if _host_cgroups(request) else ("cgroup",))
-                + (("network",) if own_network else ())
+                for name in surroundings.own_namespaces(request.namespaces)
+                + ([] if _host_cgroups(request) else ["cgroup"])
+                + (["network"] if own_network else [])
             ],
-            "sysctl": dict(_NETWORK_SYSCTL) if own_network else {},
+            "sysctl": {**(_NETWORK_SYSCTL if own_network else {}), **request.namespaces.sysctls},
+            **surroundings.devices(place.nodes),
             **_resources(request),
             "maskedPaths": confinement.masked_paths(request.isolation),
             "readonlyPaths": confinement.readonly_paths(request.isolation),
@@ -234,11 +238,11 @@ def _process(
     capabilities = confinement.capabilities(
         request.isolation, connected=Mode.parse(request.network).helper
     )
-    soft, hard = place.nofile
     return {
         "terminal": request.terminal,
-        # Resolved by init in the container's own passwd and group, which only exist mounted.
-        "user": {"uid": 0, "gid": 0, "username": request.user or place.user or image.user},
+        "user": surroundings.user(
+            request.user or place.user or image.user, request.umask, request.group_add
+        ),
         "args": list(args),
         "env": _environment(request, image, place),
         "cwd": posixpath.normpath(cwd),
@@ -247,7 +251,7 @@ def _process(
             "effective": capabilities,
             "permitted": capabilities,
         },
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
+        "rlimits": surroundings.rlimits(request.namespaces, place.nofile),
         "noNewPrivileges": request.isolation.no_new_privileges,
         **_oom_score(request),
     }
@@ -283,7 +287,13 @@ def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> l
         _made_writable(mount) if mount["destination"] in writable else mount for mount in system
     ]
     defaults = [proc, *(_mountable(mount, place.maps) for mount in _DEV), *system]
-    defaults += [_bind(path, path, ("bind", "nosuid", "noexec")) for path in place.devices]
+    defaults = surroundings.mounts(defaults, request.namespaces, place.host_mqueue)
+    pairs = {path: path for path in place.devices} | {
+        node.target: node.source for node in place.nodes
+    }
+    defaults += [
+        _bind(source, target, ("bind", "nosuid", "noexec")) for target, source in pairs.items()
+    ]
     defaults += [
         _bind(f"{place.bundle}/{name}", f"/etc/{name}", ("rbind",))
         for name in ("hosts", "hostname", "resolv.conf")

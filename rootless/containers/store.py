@@ -129,6 +129,12 @@ class Container:
         return self.state.restart or str(self.extra.request.get("restart", "no"))
 
     @property
+    def shared(self) -> set[str]:
+        """The types of the namespaces that are not its own."""
+        own = {space["type"] for space in self.config["linux"]["namespaces"]}
+        return {"pid", "ipc", "uts", "network"} - own
+
+    @property
     def auto_remove(self) -> bool:
         """Whether it is to go when it ends (--rm)."""
         return bool(self.extra.request["auto_remove"])

@@ -40,6 +40,7 @@ from rootless.networks.ports import Port
 if TYPE_CHECKING:
     from rootless.cgroups.group import Group
     from rootless.containers.monitor import Monitor
+    from rootless.containers.strays import Strays
 
 # But for that of cgroups, which begins where a process is: PID 1 makes it.
 _NAMESPACES: Final = {
@@ -219,7 +220,8 @@ class _Supervisor:
         )
         channel, theirs = Channel.pair()
         child = _clone(spec, streams, theirs, group.prepare() if group else -1)
-        with closing(network), _killed_at_the_end(child, channel, streams, writer, group):
+        strays = self._strays(child)
+        with closing(network), _killed_at_the_end(child, channel, streams, writer, group, strays):
             start = _Start(child, channel, server, network, self._console)
             start.agreed = self._restarts > 0
             userns.write_maps(child.pid, self._maps)
@@ -235,7 +237,7 @@ class _Supervisor:
                 disk=disk.of(self._record.container),
                 pidfd=child.pidfd,
                 fuse=fuse,
-                **idmaps.serving(self._maps, userns.storage_maps()),
+                **idmaps.serving(self._maps, userns.storage_maps(), hidden=strays is None),
             )
             os.close(fuse)
             streams.connect(start.expect("ready"))
@@ -254,7 +256,7 @@ class _Supervisor:
             self._record.started(child.pid, ports)
             channel.send({"start": True})
             with contextlib.ExitStack() as stack:
-                return self._carry(streams, start, stack)
+                return self._carry(streams, start, stack, strays)
 
     def _open_log(self, path: Path) -> log.Writer:
         limits = log.Limits.parse(self._container.extra.request.get("log_options", {}))
@@ -267,7 +269,23 @@ class _Supervisor:
             self._group = cgroup.make(container, [os.getpid(), server.pid], self._record.placed)
         return self._group
 
-    def _carry(self, streams: Streams, start: _Start, stack: contextlib.ExitStack) -> int:
+    def _strays(self, child: process.Child) -> Strays | None:
+        """Return the search for what PID 1 leaves behind, where there is no PID namespace."""
+        if "pid" not in self._container.shared:
+            return None
+        from rootless.containers.strays import Strays, kill_leftovers
+
+        if self._container.state.started_at:
+            kill_leftovers(self._container.id)
+        return Strays(child.pid)
+
+    def _carry(
+        self,
+        streams: Streams,
+        start: _Start,
+        stack: contextlib.ExitStack,
+        strays: Strays | None,
+    ) -> int:
         """Carry the streams until PID 1 has ended, and return its exit code.
 
         What it wrote last is in the log then, but may still be on the way to whoever reads it.
@@ -318,6 +336,8 @@ class _Supervisor:
                 self._record.out_of_memory()
             if child.pidfd in ready:
                 child.wait()
+                if strays is not None:
+                    strays.kill()
                 streams.drain()
                 # Whoever stopped it had said so before.
                 console.hear_all()
@@ -429,6 +449,7 @@ def _killed_at_the_end(
     streams: Streams,
     writer: log.Writer | None,
     group: Group | None,
+    strays: Strays | None,
 ) -> Iterator[None]:
     try:
         yield
@@ -437,6 +458,9 @@ def _killed_at_the_end(
         child.wait()
         if group is not None:
             group.end_run()
+        if strays is not None:
+            strays.kill()
+            strays.close()
         channel.close()
         streams.close()
         if writer is not None:

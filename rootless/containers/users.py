@@ -7,7 +7,7 @@ inside the container's root.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,8 +26,11 @@ class User:
     home: str
 
 
-def resolve(wanted: str, passwd: str, group: str) -> User:
-    """Return the identity that ``wanted`` ("", "uid", "name:group", …) means in this image."""
+def resolve(wanted: str, passwd: str, group: str, more: Iterable[str] = ()) -> User:
+    """Return the identity that ``wanted`` ("", "uid", "name:group", …) means in this image.
+
+    ``more`` are groups to be in besides, by name or number.
+    """
     name, _, group_name = wanted.partition(":")
     name = name or "0"
     entry = _find_user(name, passwd)
@@ -37,9 +40,11 @@ def resolve(wanted: str, passwd: str, group: str) -> User:
         uid, gid, home, login = _given_id(name, "user"), 0, "/", ""
     else:
         uid, gid, home, login = entry
+    added = {_find_group(name, group) for name in more}
     if group_name:
-        return User(uid, _find_group(group_name, group), (), home or "/")
-    members = {
+        gid = _find_group(group_name, group)
+        return User(uid, gid, tuple(sorted(added - {gid})), home or "/")
+    members = added | {
         number for _, number, names in _groups(group) if login and login in names and number != gid
     }
     return User(uid, gid, tuple(sorted(members)), home or "/")

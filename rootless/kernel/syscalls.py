@@ -263,16 +263,18 @@ def join_new_session_keyring() -> None:
     _check(_syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None))
 
 
-def become_root() -> None:
-    """Become uid and gid 0 with no supplementary groups.
+def become_root(*, keep_groups: bool = False) -> None:
+    """Become uid and gid 0 with no supplementary groups, unless they are to be kept.
 
     Not by libc's functions, which wait for the other threads that libc knows: a
     child by clone3 has none, and may wait for ever for those of its parent.
     """
     zero = ctypes.c_uint(0)
-    # EPERM: a namespace of one's own id alone, where nobody may leave a group.
-    if _syscall(_SYS_SETGROUPS, ctypes.c_size_t(0), None) and ctypes.get_errno() != errno.EPERM:
-        _check(-1)
+    if not keep_groups:
+        left = _syscall(_SYS_SETGROUPS, ctypes.c_size_t(0), None)
+        # EPERM: a namespace of one's own id alone, where nobody may leave a group.
+        if ctypes.get_errno() != errno.EPERM:
+            _check(left)
     _check(_syscall(_SYS_SETRESGID, zero, zero, zero))
     _check(_syscall(_SYS_SETRESUID, zero, zero, zero))
 

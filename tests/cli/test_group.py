@@ -81,7 +81,7 @@ def test_dockers_longer_names_are_the_same_commands(spoken: str, same: str) -> N
             ["container", "commit"],
             "rl: 'container commit' is not here yet (see 'rl container --help')\n",
         ),
-        (["run", "--shm-size", "1g", "alpine"], "rl: 'rl run' does not know --shm-size yet\n"),
+        (["run", "--runtime", "x", "alpine"], "rl: 'rl run' does not know --runtime yet\n"),
         (["container", "run", "--gpus=all", "x"], "'rl container run' does not know --gpus yet\n"),
         (["rm", "-d", "x"], "rl: No such option '-d' (see 'rl rm --help')\n"),
     ],

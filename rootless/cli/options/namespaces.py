@@ -1,4 +1,4 @@
-"""Which namespaces the container has for itself, and which it shares."""
+"""Which namespaces the container has for itself, which it shares, and what holds in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rootless.cli.options import together
-from rootless.containers.namespaces import Namespaces
+from rootless.containers import namespaces
 
 options = together(
     click.option(
@@ -17,13 +17,58 @@ options = together(
         metavar="MODE",
         help="Whose ids the container's are: keep-id, nomap, auto, single, host.",
     ),
+    click.option("--pid", default="", metavar="MODE", help="host: see the host's processes."),
+    click.option(
+        "--ipc", default="", metavar="MODE", help="host: share memory with the host; none."
+    ),
+    click.option("--uts", default="", metavar="MODE", help="host: have the host's name."),
+    click.option("--shm-size", metavar="SIZE", help="The size of /dev/shm, 64m by default."),
+    click.option(
+        "--sysctl", multiple=True, metavar="NAME=VALUE", help="Set one of its own namespaces."
+    ),
+    click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limit each process."),
+    click.option(
+        "--device",
+        multiple=True,
+        metavar="HOST[:TARGET]",
+        help="Have a device of the host, or all in a directory.",
+    ),
+    click.option(
+        "--group-add",
+        multiple=True,
+        metavar="GROUP",
+        help="Be in a group of the container's, too; keep-groups: in yours.",
+    ),
+    click.option("--umask", metavar="MODE", help="The mode bits that new files lack, 0022."),
 )
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the Request's fields; RlError for what is no mode."""
-    if userns := values["userns"]:
+    """Return the Request's fields; RlError for what is none of the modes or numbers."""
+    wanted: dict[str, Any] = {"userns": values["userns"]}
+    if values["userns"]:
         from rootless.containers.idmaps import Mode
 
-        Mode.parse(userns)
-    return {"namespaces": Namespaces(userns=userns)}
+        Mode.parse(values["userns"])
+    for kind in ("pid", "ipc", "uts"):
+        wanted[kind] = namespaces.check_mode(kind, values[kind])
+    if values["shm_size"] is not None:
+        from rootless.sizes import parse_size
+
+        wanted["shm_size"] = parse_size(values["shm_size"])
+    wanted["ulimits"] = namespaces.parse_ulimits(values["ulimit"])
+    shared = namespaces.Namespaces(**wanted).shared
+    namespaces.check_hostname(values["hostname"], shared)
+    if values["sysctl"]:
+        from rootless.networks import mode
+
+        network, _ = mode.choose(values["network"])
+        if not network.own_namespace:
+            shared |= {"network"}
+        wanted["sysctls"] = namespaces.parse_sysctls(values["sysctl"], shared)
+    return {
+        "namespaces": namespaces.Namespaces(**wanted),
+        "devices": namespaces.parse_devices(values["device"]),
+        "group_add": namespaces.parse_groups(values["group_add"]),
+        "umask": namespaces.parse_umask(values["umask"]),
+    }
