@@ -38,7 +38,9 @@ _KILL: Final = Entry("rootless.cli.kill:kill", "Send a signal to containers")
 _RESTART: Final = Entry("rootless.cli.restart:restart", "Stop containers and start them again")
 _PAUSE: Final = Entry("rootless.cli.pause:pause", "Freeze all processes of containers")
 _UNPAUSE: Final = Entry("rootless.cli.pause:unpause", "Let paused containers go on")
-_UPDATE: Final = Entry("rootless.cli.update:update", "Change the limits of containers")
+_UPDATE: Final = Entry(
+    "rootless.cli.update:update", "Change the limits of containers, and when they are started again"
+)
 _STATS: Final = Entry("rootless.cli.stats:stats", "Show what running containers use")
 _WAIT: Final = Entry(
     "rootless.cli.wait:wait", "Wait for containers to end, and print their exit codes"
