@@ -103,15 +103,35 @@ def crun_bundle(directory: Path) -> Path:
     return bundle
 
 
-def startups(rl: Rl, peers: dict[str, Podman], image: str, bundle: Path) -> list[Contestant]:
+def startups(
+    rl: Rl, peers: dict[str, Podman], image: str, bundle: Path | None, *options: str
+) -> list[Contestant]:
     """Return the contestants that run `true` in a new container and remove it."""
-    run = ("run", "--rm", "--network", "none")
+    run = ("run", "--rm", *options)
     found = [Contestant("rl run", lambda: void(rl(*run, "alpine", "true")))]
     for name, peer in peers.items():
         found.append(Contestant(f"podman run, {name}", bound(peer, *run, image, "true")))
-    crun = ("crun", "run", f"--bundle={bundle}", "benchmark")
-    found.append(Contestant("crun run (a directory as root)", lambda: quietly(*crun)))
+    if bundle is not None:
+        crun = ("crun", "run", f"--bundle={bundle}", "benchmark")
+        found.append(Contestant("crun run (a directory as root)", lambda: quietly(*crun)))
     return found
+
+
+@contextmanager
+def entries(rl: Rl, peers: dict[str, Podman], image: str) -> Iterator[list[Contestant]]:
+    """Give the contestants that run `true` in a container that runs."""
+    run = ("run", "-d", "--name", "entered", "--network", "none")
+    sleep, enter = ("sleep", "100000"), ("exec", "entered", "true")
+    rl(*run, "alpine", *sleep)
+    for peer in peers.values():
+        peer(*run, image, *sleep)
+    yield [
+        Contestant("rl exec", lambda: void(rl(*enter))),
+        *(Contestant(f"podman exec, {name}", bound(one, *enter)) for name, one in peers.items()),
+    ]
+    rl("rm", "-f", "entered")
+    for peer in peers.values():
+        peer("rm", "-f", "entered")
 
 
 def listings(rl: Rl, peer: Podman) -> list[Contestant]:
@@ -187,7 +207,11 @@ def main() -> None:
         }
         image = f"{registry.host}/library/alpine"
         bundle = crun_bundle(directory)
-        report("start", measure(startups(rl, peers, image, bundle), rounds))
+        none = startups(rl, peers, image, bundle, "--network", "none")
+        report("start, no network", measure(none, rounds))
+        report("start, default network", measure(startups(rl, peers, image, None), rounds))
+        with entries(rl, peers, image) as contestants:
+            report("enter", measure(contestants, rounds))
         report("look", measure(listings(rl, peers["kernel overlay"]), rounds))
         report("pull", measure(pulls(rl, peers, registry, directory), max(3, rounds // 3)))
 
