@@ -79,9 +79,9 @@ class Podman:
 
 
 @contextmanager
-def podman(registry: Registry, *options: str) -> Iterator[Podman]:
-    """Give out a Podman and clean up after it."""
-    directory = Path(tempfile.mkdtemp(prefix="rl-bench-"))
+def podman(registry: Registry, *options: str, where: str | None = None) -> Iterator[Podman]:
+    """Give out a Podman with its store below ``where``, and clean up after it."""
+    directory = Path(tempfile.mkdtemp(prefix="rl-bench-", dir=where))
     one = Podman(directory / "podman", registry, *options)
     try:
         yield one
@@ -191,29 +191,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     with ExitStack() as stack:
-        directory = Path(tempfile.mkdtemp(prefix="rl-bench-"))
-        stack.callback(leaks.remove_tree, directory)
-        registry = stack.enter_context(serve(directory / "registry"))
-        layout = directory / "busybox"
-        images.busybox(layout)
-        registry.push(f"oci:{layout}:latest", "library/alpine")
+
+        def made(where: str | None) -> tuple[Path, Rl, dict[str, Podman]]:
+            """Return a directory below ``where``, and contestants with their stores there."""
+            directory = Path(tempfile.mkdtemp(prefix="rl-bench-", dir=where))
+            stack.callback(leaks.remove_tree, directory)
+            rl = Rl(directory / "rl", registry.host)
+            rl.prepare()
+            fuse = ("--storage-opt", "overlay.mount_program=/usr/bin/fuse-overlayfs")
+            peers = {
+                "fuse-overlayfs": stack.enter_context(podman(registry, *fuse, where=where)),
+                "kernel overlay": stack.enter_context(podman(registry, where=where)),
+            }
+            return directory, rl, peers
+
+        served = Path(tempfile.mkdtemp(prefix="rl-bench-"))
+        stack.callback(leaks.remove_tree, served)
+        registry = stack.enter_context(serve(served / "registry"))
+        images.busybox(served / "busybox")
+        registry.push(f"oci:{served}/busybox:latest", "library/alpine")
         registry.push(f"oci:{images.debian(cache())}:latest", "library/debian")
-        rl = Rl(directory / "rl", registry.host)
-        rl.prepare()
-        fuse = "overlay.mount_program=/usr/bin/fuse-overlayfs"
-        peers = {
-            "fuse-overlayfs": stack.enter_context(podman(registry, "--storage-opt", fuse)),
-            "kernel overlay": stack.enter_context(podman(registry)),
-        }
+        directory, rl, peers = made(None)
         image = f"{registry.host}/library/alpine"
-        bundle = crun_bundle(directory)
-        none = startups(rl, peers, image, bundle, "--network", "none")
+        none = startups(rl, peers, image, crun_bundle(directory), "--network", "none")
         report("start, no network", measure(none, rounds))
         report("start, default network", measure(startups(rl, peers, image, None), rounds))
         with entries(rl, peers, image) as contestants:
             report("enter", measure(contestants, rounds))
         report("look", measure(listings(rl, peers["kernel overlay"]), rounds))
-        report("pull", measure(pulls(rl, peers, registry, directory), max(3, rounds // 3)))
+        # How quickly ext4 makes files depends on how many it has just removed.
+        for title, where in (("pull", None), ("pull, stores in memory", "/dev/shm")):
+            directory, rl, peers = made(where)
+            contestants = pulls(rl, peers, registry, directory)
+            report(title, measure(contestants, max(3, rounds // 3)))
 
 
 if __name__ == "__main__":
