@@ -20,7 +20,7 @@ def test_a_container_runs_and_sees_a_cgroup_tree_that_begins_with_itself() -> No
 def test_a_limit_is_refused_with_what_the_administrator_can_do(
     option: str, controller: str
 ) -> None:
-    done = rl("run", "--rm", option, IMAGE, "true", check=False)
+    done = rl("run", "--rm", "--network", "none", option, IMAGE, "true", check=False)
     assert done.returncode == 125
     assert f"Delegate={controller}" in done.stderr
     assert "loginctl enable-linger guest" in done.stderr
