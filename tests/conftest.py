@@ -24,6 +24,9 @@ settings.register_profile("rl", deadline=None, database=None, derandomize="CI" i
 settings.load_profile("rl")
 
 
+# Ignored where a shell started us in the background; what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LONGEST_TEST = 900
 """Seconds after which a test counts as hung."""
 
