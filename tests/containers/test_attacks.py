@@ -22,9 +22,7 @@ from tests.support.undefended import changed
 SECRET = "the-secret-of-the-host"
 
 # Defences that are missing, as statements.
-IMPORTS = (
-    "import os; from rootless.containers import enter, init, interpreter, rootfs, supervisor\n"
-)
+IMPORTS = "import os; from rootless.containers import init, interpreter, join, rootfs, supervisor\n"
 IMPORTS += "from rootless.kernel import mounts, process, syscalls\n"
 
 
@@ -99,7 +97,7 @@ mounts.make_directories = lambda root, path, *mode: (
 """
     if entry == "exec":
         into = ["exec", "-w", directory, service]
-        path = "enter._enter_directory = lambda root, path: os.chdir(path)"
+        path = "join._enter_directory = lambda root, path: os.chdir(path)"
 
     def attack(rl: Rl) -> bool:
         return SECRET in said(rl, *into, "cat", "secret", fd=fd)
@@ -243,7 +241,7 @@ def resolve(root, wanted):
 init.resolve_user = resolve
 """
     assert said(changed(rl, late), "exec", service, "echo", "unharmed") == "unharmed\n"
-    importing = changed(rl, late, f"{IMPORTS}enter._import_no_more = lambda: None")
+    importing = changed(rl, late, f"{IMPORTS}join._import_no_more = lambda: None")
     assert "taken over" in said(importing, "exec", service, "true")
 
 
