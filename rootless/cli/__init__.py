@@ -96,6 +96,7 @@ _COMMANDS: Final = {
     "events": _EVENTS,
     "info": _INFO,
     "version": Entry("rootless.cli.version:version", "Show the versions of rl and its parts"),
+    "help": Entry("rootless.cli.help:show", "Explain rl, or one of its commands"),
     "completion": Entry("rootless.cli.completion:completion", "Print a shell's completion script"),
 }
 # Docker's management commands, which scripts use.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
 from rootless.cli.template import Map
-from rootless.cli.template.values import quote
+from rootless.cli.template.values import Struct, quote
 from rootless.cli.units import ago, duration, local_time, parse_time
 from rootless.containers import disk, log
 from rootless.containers.annotation import STOP_SIGNAL
@@ -218,28 +218,31 @@ def inspect(container: Container) -> dict[str, Any]:
         "HostConfig": _host_config(container),
         "GraphDriver": _graph_driver(container),
         "Mounts": list(_mounts(container)),
-        "Config": {
-            "Hostname": spec["hostname"],
-            "Domainname": "",
-            "User": process["user"].get("username", ""),
-            "AttachStdin": extra.request["interactive"],
-            "AttachStdout": True,
-            "AttachStderr": True,
-            "ExposedPorts": Map({name: {} for name in extra.exposed}),
-            "Tty": process["terminal"],
-            "OpenStdin": extra.request["interactive"],
-            "StdinOnce": extra.request["interactive"],
-            "Env": process["env"],
-            "Cmd": list(extra.command),
-            "Image": extra.image,
-            "Volumes": Map({target: {} for target in extra.volumes}),
-            "WorkingDir": process["cwd"],
-            "Entrypoint": list(extra.entrypoint),
-            "Labels": Map(extra.labels),
-            "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
-            "StopTimeout": extra.request.get("stop_timeout"),
-            **({"Healthcheck": extra.healthcheck} if extra.healthcheck else {}),
-        },
+        "Config": Struct(
+            {
+                "Hostname": spec["hostname"],
+                "Domainname": "",
+                "User": process["user"].get("username", ""),
+                "AttachStdin": extra.request["interactive"],
+                "AttachStdout": True,
+                "AttachStderr": True,
+                "ExposedPorts": Map({name: {} for name in extra.exposed}),
+                "Tty": process["terminal"],
+                "OpenStdin": extra.request["interactive"],
+                "StdinOnce": extra.request["interactive"],
+                "Env": process["env"],
+                "Cmd": list(extra.command),
+                "Image": extra.image,
+                "Volumes": Map({target: {} for target in extra.volumes}),
+                "WorkingDir": process["cwd"],
+                "Entrypoint": list(extra.entrypoint),
+                "Labels": Map(extra.labels),
+                "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
+                "StopTimeout": extra.request.get("stop_timeout"),
+                **({"Healthcheck": extra.healthcheck} if extra.healthcheck else {}),
+            },
+            "Healthcheck",
+        ),
         "NetworkSettings": network_view.settings(container),
     }
 
@@ -251,7 +254,7 @@ def _keeps_log(container: Container) -> bool:
 def _state(container: Container) -> dict[str, Any]:
     state = container.state
     running = state.status == "running"
-    return {
+    shown = {
         "Status": shown_status(container),
         "Running": running,
         "Paused": container.paused,
@@ -265,6 +268,7 @@ def _state(container: Container) -> dict[str, Any]:
         "FinishedAt": state.finished_at or _NEVER,
         **({"Health": dict(container.health)} if container.health else {}),
     }
+    return Struct(shown, "Health")
 
 
 def _host_config(container: Container) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Docker's other form of a flag: ``--rm=true``, ``-t=false``.
+"""Docker's other forms of options: ``--rm=true``, ``-ti=false``, ``-e=A=1``.
 
-Owns a click.Command that understands it before its first argument. Used by
+Owns a click.Command that understands them where options are looked for. Used by
 commands whose lines are written by scripts.
 """
 
@@ -18,7 +18,7 @@ _FALSE: Final = ("0", "f", "F", "false", "FALSE", "False")
 
 
 class FlagCommand(click.Command):
-    """A command whose flags may have a value; the last one counts, as everywhere."""
+    """A command whose flags may have a value, and whose short options may have a ``=``."""
 
     def make_parser(self, ctx: click.Context) -> Any:
         """Return click's parser, which also knows a spelling of each flag that turns it off."""
@@ -29,29 +29,61 @@ class FlagCommand(click.Command):
         return parser
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, those in Docker's other form too."""
-        return super().parse_args(ctx, list(self._plain(args)))
+        """Parse the arguments, those in Docker's other forms too."""
+        try:
+            return super().parse_args(ctx, list(self._plain(args, ctx.allow_interspersed_args)))
+        except click.UsageError as error:
+            # click's parser does not always say which command's use is wrong.
+            error.ctx = error.ctx or ctx
+            raise
 
     def _flags(self) -> list[click.Option]:
         return [param for param in self.params if isinstance(param, click.Option) and param.is_flag]
 
-    def _plain(self, args: list[str]) -> Iterator[str]:
+    def _plain(self, args: list[str], interspersed: bool) -> Iterator[str]:
         flags = {name for flag in self._flags() for name in flag.opts}
         valued = {name for param in self.params for name in param.opts} - flags
         rest = iter(args)
         for word in rest:
-            name, _, value = word.partition("=")
-            if name in flags and value in _TRUE:
-                yield name
-            elif name in flags and value in _FALSE:
-                yield _off(name)
+            is_option = word.startswith("-") and word != "-"
+            if word == "--" or not (is_option or interspersed):
+                yield word
+                break
+            if is_option:
+                spelled = _long if word.startswith("--") else _short
+                yield from spelled(word, flags, valued)
+                if _takes_next(word, valued):
+                    yield from islice(rest, 1)
             else:
                 yield word
-            if word == "--" or not word.startswith("-"):
-                break
-            if _takes_next(word, valued):
-                yield from islice(rest, 1)
         yield from rest
+
+
+def _long(word: str, flags: set[str], valued: set[str]) -> list[str]:  # noqa: ARG001
+    name, _, value = word.partition("=")
+    return _switched(name, value) or [word] if name in flags else [word]
+
+
+def _short(word: str, flags: set[str], valued: set[str]) -> list[str]:
+    """Return an option, or several in one word, as click reads them."""
+    for at in range(1, len(word)):
+        name, rest = f"-{word[at]}", word[at + 1 :]
+        # pflag's rule: a "=" with nothing after it is the value.
+        has_value = rest.startswith("=") and rest != "="
+        if name in valued:
+            return [word[: at + 1] + rest[1:]] if has_value else [word]
+        if name not in flags:
+            break
+        if has_value:
+            before = [word[:at]] if at > 1 else []
+            switched = _switched(name, rest[1:])
+            return [*before, *switched] if switched else [word]
+    return [word]
+
+
+def _switched(name: str, value: str) -> list[str]:
+    """Return what click takes for a flag that is on or off; nothing if that is no such value."""
+    return [name] if value in _TRUE else [_off(name)] if value in _FALSE else []
 
 
 def _off(name: str) -> str:
@@ -63,4 +95,6 @@ def _takes_next(word: str, valued: set[str]) -> bool:
     """Tell whether the value of an option is the next word: after --env, -e, -ite, not -eA=b."""
     if word.startswith("--"):
         return word in valued
+    if "=" in word:
+        return False
     return next((at for at, char in enumerate(word) if f"-{char}" in valued), 0) == len(word) - 1

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from rootless.cli import complete
+from rootless.cli import several
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
+if TYPE_CHECKING:
+    from rootless.containers.store import Container
 
-@click.command
+
+@click.command(cls=FlagCommand)
 @click.option("-s", "--signal", default="KILL", show_default=True, help="The signal to send.")
-@click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
-)
+@several.containers("All that run.", running=True)
 @pass_settings
-def kill(settings: Settings, signal: str, names: tuple[str, ...]) -> int:
+def kill(settings: Settings, signal: str, everything: bool, names: tuple[str, ...]) -> int:
     """Send a signal to containers."""
     from rootless.cli.report import for_each
     from rootless.containers import stop
@@ -23,12 +27,17 @@ def kill(settings: Settings, signal: str, names: tuple[str, ...]) -> int:
 
     store = ContainerStore(settings.root)
     number = stop.parse_signal(signal)
+    names = several.chosen(store, names, everything=everything, wanted=_runs)
 
     def kill_one(name: str) -> None:
         container = store.get(name)
-        if container.state.status != "running":
+        if not _runs(container):
             raise RlError(f"cannot kill container {name}: it is not running")
         stop.send_signal(container, number)
         click.echo(name)
 
     return for_each(names, kill_one)
+
+
+def _runs(container: Container) -> bool:
+    return container.state.status == "running"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import complete
+from rootless.cli import several
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option(
     "-t",
     "--time",
@@ -18,11 +19,11 @@ from rootless.cli.settings import Settings, pass_settings
     metavar="SECONDS",
     help="How long to wait before killing: 10, or what --stop-timeout said.",
 )
-@click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
-)
+@several.containers("All, whether they run or not.", running=False)
 @pass_settings
-def restart(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> int:
+def restart(
+    settings: Settings, seconds: int | None, everything: bool, names: tuple[str, ...]
+) -> int:
     """Stop containers and start them again."""
     from rootless.cli.report import for_each
     from rootless.cli.start import start_one
@@ -31,6 +32,7 @@ def restart(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> 
     from rootless.containers.store import ContainerStore
 
     store = ContainerStore(settings.root)
+    names = several.chosen(store, names, everything=everything)
 
     def restart_one(name: str) -> None:
         container = store.get(name)

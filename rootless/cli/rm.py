@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import complete
+from rootless.cli import several
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-f", "--force", is_flag=True, help="Kill containers that run.")
 @click.option("-v", "--volumes", is_flag=True, help="Remove their anonymous volumes, too.")
-@click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
-)
+@several.containers("All; those that run only with --force.", running=False)
 @pass_settings
-def rm(settings: Settings, force: bool, volumes: bool, names: tuple[str, ...]) -> int:
+def rm(
+    settings: Settings, force: bool, volumes: bool, everything: bool, names: tuple[str, ...]
+) -> int:
     """Remove containers."""
     from rootless.cli.report import complain, for_each
     from rootless.containers.remove import remove, remove_damaged
@@ -24,6 +25,7 @@ def rm(settings: Settings, force: bool, volumes: bool, names: tuple[str, ...]) -
 
     root = settings.root
     store = ContainerStore(root)
+    names = several.chosen(store, names, everything=everything)
 
     def remove_one(name: str) -> None:
         try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import complete
+from rootless.cli import several
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
+@click.option("-s", "--signal", help="The signal to send first.")
 @click.option(
     "-t",
     "--time",
@@ -18,23 +20,31 @@ from rootless.cli.settings import Settings, pass_settings
     metavar="SECONDS",
     help="How long to wait before killing: 10, or what --stop-timeout said.",
 )
-@click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
-)
+@several.containers("All that run.", running=True)
 @pass_settings
-def stop(settings: Settings, seconds: int | None, names: tuple[str, ...]) -> int:
+def stop(
+    settings: Settings,
+    signal: str | None,
+    seconds: int | None,
+    everything: bool,
+    names: tuple[str, ...],
+) -> int:
     """Stop containers.
 
-    With the signal that their image names, and by force when that was not enough.
+    With --signal or the one that their image names, and by force when that was not enough.
     """
     from rootless.cli.report import for_each
     from rootless.containers import stop as stopping
     from rootless.containers.store import ContainerStore
 
     store = ContainerStore(settings.root)
+    number = None if signal is None else stopping.parse_signal(signal)
+    names = several.chosen(
+        store, names, everything=everything, wanted=lambda container: container.active
+    )
 
     def stop_one(name: str) -> None:
-        stopping.stop(store.get(name), seconds)
+        stopping.stop(store.get(name), seconds, number)
         click.echo(name)
 
     return for_each(names, stop_one)

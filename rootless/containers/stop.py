@@ -26,8 +26,8 @@ _PATIENCE_SECONDS: Final = 10.0
 DEFAULT_SECONDS: Final = 10
 
 
-def stop(container: Container, seconds: float | None = None) -> None:
-    """Send the StopSignal, wait up to ``seconds``, then kill; as docker stop.
+def stop(container: Container, seconds: float | None = None, number: int | None = None) -> None:
+    """Send signal ``number`` or the StopSignal, wait up to ``seconds``, then kill; as docker stop.
 
     None is what --stop-timeout said when the container was made.
     """
@@ -35,7 +35,7 @@ def stop(container: Container, seconds: float | None = None) -> None:
         wanted = container.extra.request.get("stop_timeout")
         seconds = DEFAULT_SECONDS if wanted is None else wanted
     if container.active:
-        number = stop_signal(container)
+        number = stop_signal(container) if number is None else number
         announce(container, "kill", signal=str(number))
         if not _ask(container, {"stop": number}):
             _end(container.state.init, number, 0)

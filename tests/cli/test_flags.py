@@ -35,6 +35,13 @@ def show(tty: bool, interactive: bool, rm: bool, env: tuple[str, ...], words: li
         ("-eA=b --rm=true x", "r A=b | x"),
         ("--env=A --rm=true x", "r A | x"),
         ("--env --rm=true --rm x", "r --rm=true | x"),
+        ("-e=A=1 -e=/d -e==x x", "none A=1 /d =x | x"),
+        ("-ite=A=1 --rm=true x", "tir A=1 | x"),
+        ("-e= x", "none = | x"),
+        ("-ti=false --rm=true x", "tr | x"),
+        ("-it=false x", "i | x"),
+        ("-e -e=A x", "none -e=A | x"),
+        ("x -e=A", "none | x -e=A"),
     ],
 )
 def test_a_flag_may_have_a_value_before_the_first_argument(line: str, shown: str) -> None:
@@ -42,6 +49,8 @@ def test_a_flag_may_have_a_value_before_the_first_argument(line: str, shown: str
     assert result.output == shown + "\n"
 
 
-@pytest.mark.parametrize("line", ["--rm=maybe", "--rm=", "-e", "--nosuch=true"])
+@pytest.mark.parametrize(
+    "line", ["--rm=maybe", "--rm=", "-t=maybe", "-it=maybe", "-x=1", "-e", "--nosuch=true"]
+)
 def test_what_is_neither_true_nor_false_is_refused(line: str) -> None:
     assert CliRunner().invoke(show, line.split()).exit_code == 2

@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from rootless import __version__
 from rootless.cli import execute, group
 from rootless.cli.lazy import LazyGroup
 
@@ -131,6 +132,44 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_and_version_succeed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(arguments) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        ([], "Usage: rl "),
+        (["run"], "Usage: rl run [OPTIONS] IMAGE"),
+        (["image", "ls"], "Usage: rl image ls "),
+    ],
+)
+def test_help_explains_a_command(
+    arguments: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["help", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(usage)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["help", "imges"], "did you mean 'rl images'?"),
+        (["help", "ps", "x"], "'rl ps' has no command 'x'"),
+        (["stop", "--all", "x"], "--all chooses the containers: name none (see 'rl stop --help')"),
+        (["kill"], "Missing argument 'CONTAINER...' (see 'rl kill --help')"),
+        (["run", "--name"], "Option '--name' requires an argument (see 'rl run --help')"),
+        (["stop", "-s=NOSUCH", "x"], "invalid signal: NOSUCH"),
+    ],
+)
+def test_names_that_fit_not_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(arguments) == 125
+    assert said in capsys.readouterr().err
+
+
+def test_scripts_learn_of_a_server_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["version", "--format", "{{.Server.Version}}"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 def fail() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.cli.template import Map, Template, TemplateError
+from rootless.cli.template.values import Struct
 
 CONTAINER: dict[str, Any] = {
     "Id": "8dfafdbc3a40",
@@ -314,3 +315,23 @@ def test_gos_own_engine_prints_the_same(tmp_path: Path) -> None:
         # Ends the process that keeps Podman's user namespace.
         subprocess.run(["podman", "system", "migrate"], env=environment, check=True)
     assert render(CONSTANT).rstrip("\n") == done.stdout.rstrip("\n")
+
+
+NO_CHECK = Struct({"Status": "exited"}, "Health")
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [(NO_CHECK, "none"), (Struct({"Health": {"Status": "healthy"}}, "Health"), "healthy")],
+)
+def test_pointer_to_nothing_is_false(state: Struct, text: str) -> None:
+    source = "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}"
+    assert render(source, {"State": state}) == text
+
+
+def test_pointer_to_nothing_has_no_fields_and_is_left_out_in_json() -> None:
+    with pytest.raises(TemplateError, match="nil has no field Status"):
+        render("{{.Health.Status}}", NO_CHECK)
+    with pytest.raises(TemplateError, match="no entry for key"):
+        render("{{.Helth}}", NO_CHECK)
+    assert render("{{json .}}", NO_CHECK) == '{"Status":"exited"}'

@@ -182,6 +182,26 @@ def test_stop_signal_and_timeout_are_those_that_were_asked_for(rl: Rl) -> None:
         assert rl("wait", "deaf").stdout == "137\n"
 
 
+def test_stop_may_name_another_signal(rl: Rl) -> None:
+    script = "trap 'exit 5' USR2; trap 'exit 6' TERM; echo up; while :; do sleep 0.05; done"
+    with detached(rl, "told", script=script):
+        wait_for_output(rl, "told", b"up\n")
+        rl("stop", "-s=USR2", "told")
+        assert rl("wait", "told").stdout == "5\n"
+
+
+def test_all_means_every_container(fresh_rl: Rl) -> None:
+    fresh_rl("create", "--name", "idle", "alpine", "true")
+    with detached(fresh_rl, "busy"):
+        refused = fresh_rl("rm", "-a", check=False)
+        assert (refused.returncode, refused.stdout) == (125, "idle\n")
+        assert fresh_rl("kill", "-a", "-s=CONT").stdout == "busy\n"
+        assert fresh_rl("restart", "-a", "-t=0").stdout == "busy\n"
+        assert fresh_rl("stop", "-a", "-t=0").stdout == "busy\n"
+        assert fresh_rl("stop", "-a").stdout == ""
+        assert fresh_rl("rm", "-a").stdout == "busy\n"
+
+
 def test_cidfile_holds_the_id_and_is_never_overwritten(rl: Rl, tmp_path: Path) -> None:
     file = tmp_path / "cid"
     with detached(rl, "noted", "--cidfile", str(file)) as container_id:

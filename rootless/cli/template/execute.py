@@ -22,7 +22,7 @@ from rootless.cli.template.parse import (
     Pipeline,
     Text,
 )
-from rootless.cli.template.values import Map, format_value, truth, type_name
+from rootless.cli.template.values import Map, Struct, format_value, truth, type_name
 
 # Ranges within ranges multiply: what no honest template comes near.
 _MOST_STEPS: Final = 1_000_000
@@ -195,6 +195,8 @@ def _field(value: Any, name: str, whole: Field) -> Any:
             return value.get(name)
         case dict() if name in value:
             return value[name]
+        case Struct() if name in value.pointers:
+            return None
         case dict():
             _no_field(value, name, whole)
         case None:

@@ -22,6 +22,14 @@ class Map(dict[str, Any]):
     """A Go map: any key may be absent (labels, ports), unlike a struct's fields."""
 
 
+class Struct(dict[str, Any]):
+    """A Go struct; a field of ``pointers`` that is missing is nil, and left out in JSON."""
+
+    def __init__(self, fields: dict[str, Any], *pointers: str) -> None:
+        super().__init__(fields)
+        self.pointers = pointers
+
+
 def truth(value: Any) -> bool:
     """Go's idea of truth: false, 0, "", nil and what is empty are not; every struct is."""
     if isinstance(value, dict) and not isinstance(value, Map):
