@@ -172,8 +172,10 @@ def _set_up(
         owner.give(outside.sources[target], user.uid, user.gid, target)
     if spec["root"]["readonly"]:
         mounts.set_readonly(f"/proc/self/fd/{root}")
+    # Nothing of the host is open any more where a path that the container can change is followed.
+    process.close_all_but([channel.fileno(), root, *master])
     _enter(root)
-    os.chdir(spec["process"]["cwd"])
+    enter_directory(root, spec["process"]["cwd"])
     become(user, spec["process"], confined_by)
     # Once more: the change of identity has cleared it.
     process.die_with_parent()
@@ -233,6 +235,20 @@ def _enter(root: int) -> None:
     # The old root now lies on top of the new one.
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
+
+
+def enter_directory(root: int, path: str) -> None:
+    """Make ``path`` inside ``root``, which is our root directory, the working directory."""
+    try:
+        directory = mounts.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(directory)
+        os.close(directory)
+        # It fails for a directory that is not below the root.
+        os.getcwd()
+    except OSError as error:
+        raise RlError(
+            f"cannot use {path} as the working directory: {error.strerror}", NOT_EXECUTABLE
+        ) from None
 
 
 def open_terminal(root: int) -> list[int]:

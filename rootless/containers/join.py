@@ -28,8 +28,7 @@ from rootless.containers import init, interpreter
 from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.containers.streams import wait
-from rootless.errors import RlError
-from rootless.kernel import capabilities, mounts, process, syscalls
+from rootless.kernel import capabilities, process, syscalls
 
 _CHUNK: Final = 65536
 
@@ -191,7 +190,7 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel, entran
             masters = init.take(stdio)
         process.close_all_but([channel.fileno(), entrance, root, *masters])
         user = init.resolve_user(root, settings["user"])
-        _enter_directory(root, settings["cwd"])
+        init.enter_directory(root, settings["cwd"])
         confined_by = program.Filter(*wanted["filter"]) if wanted["filter"] else None
         init.become(user, settings, confined_by)
         if not wanted["detached"]:
@@ -205,19 +204,6 @@ def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel, entran
             os.close(entrance)
         init.execute(settings, confined_by)
     return init.FAILED
-
-
-def _enter_directory(root: int, path: str) -> None:
-    try:
-        directory = mounts.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
-        os.fchdir(directory)
-        os.close(directory)
-        # It fails for a directory that is not below the root.
-        os.getcwd()
-    except OSError as error:
-        raise RlError(
-            f"cannot use {path} as the working directory: {error.strerror}", init.NOT_EXECUTABLE
-        ) from None
 
 
 if __name__ == "__main__":

@@ -91,13 +91,14 @@ def test_working_directory_is_none_of_the_hosts(
     directory = f"/proc/self/fd/{fd}"
     into = ["run", "--rm", "-w", directory, "alpine"]
     path = """
+init.enter_directory = lambda root, path: os.chdir(path)
 make_directories = mounts.make_directories
 mounts.make_directories = lambda root, path, *mode: (
     os.dup(root) if path.startswith("/proc/self/fd/") else make_directories(root, path, *mode))
 """
     if entry == "exec":
         into = ["exec", "-w", directory, service]
-        path = "join._enter_directory = lambda root, path: os.chdir(path)"
+        path = "init.enter_directory = lambda root, path: os.chdir(path)"
 
     def attack(rl: Rl) -> bool:
         return SECRET in said(rl, *into, "cat", "secret", fd=fd)
@@ -108,6 +109,44 @@ mounts.make_directories = lambda root, path, *mode: (
     assert not attack(changed(rl, IMPORTS + path))
     assert attack(changed(rl, keeping(fd), path))
     os.close(fd)
+
+
+def test_working_directory_that_another_container_exchanges_is_none_of_the_hosts(
+    rl: Rl, host: Path, tmp_path: Path
+) -> None:
+    # It is a link to the descriptor of a bind's source once it has been found to be a directory.
+    volume, source = tmp_path / "volume", host / "given"
+    source.mkdir()
+    into = ["run", "--rm", "-v", f"{volume}:/vol", "-v", f"{source}:/given", "-w", "/vol/work"]
+    exchanging = f"""{IMPORTS}
+resolve_user, open_sources = init.resolve_user, rootfs.open_sources
+sources = {{}}
+def remember(*arguments):
+    sources.update(open_sources(*arguments))
+    return sources
+def exchange(*arguments):
+    os.rename({str(volume / "work")!r}, {str(volume / "moved")!r})
+    os.symlink(f"/proc/self/fd/{{sources['/given']}}", {str(volume / "work")!r})
+    return resolve_user(*arguments)
+rootfs.open_sources, init.resolve_user = remember, exchange
+"""
+    keeping_sources = """
+close_all_but = process.close_all_but
+process.close_all_but = lambda keep: close_all_but([*keep, *sources.values()])
+"""
+    by_path = "init.enter_directory = lambda root, path: os.chdir(path)"
+
+    def attack(rl: Rl) -> bool:
+        shutil.rmtree(volume, ignore_errors=True)
+        (volume / "work").mkdir(parents=True)
+        return SECRET in said(rl, *into, "alpine", "cat", "../secret")
+
+    raced = changed(rl, exchanging)
+    # There are two walls, and each holds alone.
+    assert not attack(raced)
+    assert not attack(changed(raced, keeping_sources))
+    assert not attack(changed(raced, by_path))
+    assert attack(changed(raced, keeping_sources, by_path))
 
 
 # What is inherited
