@@ -89,7 +89,7 @@ class Writer:
         self._path = file
         self._limits = limits
         self._named = named
-        self._pieces: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._unfinished = {"stdout": bytearray(), "stderr": bytearray()}
         self._fd = self._open()
         self._size = os.fstat(self._fd).st_size
         # The last record of a supervisor that was killed may have no end.
@@ -103,27 +103,26 @@ class Writer:
 
     def write(self, stream: str, data: bytes) -> None:
         """Take what came from ``stream``; all but an unfinished line is in the file afterwards."""
-        pieces = self._pieces[stream]
+        unfinished = self._unfinished[stream]
         end = data.rfind(b"\n") + 1
         if end:
-            lines = b"".join((*pieces, data[:end])).split(b"\n")[:-1]
+            lines = bytes(unfinished + data[:end]).split(b"\n")[:-1]
             self._append(stream, [line + b"\n" for line in lines])
-            pieces.clear()
-        if end < len(data):
-            pieces.append(data[end:])
-        if sum(map(len, pieces)) >= _LONGEST_PIECE:
+            unfinished.clear()
+        unfinished += data[end:]
+        if len(unfinished) >= _LONGEST_PIECE:
             self.finish(stream)
 
     def finish(self, stream: str) -> None:
         """Write the unfinished line of a stream, if there is one."""
-        pieces = self._pieces[stream]
-        if pieces:
-            self._append(stream, [b"".join(pieces)])
-            pieces.clear()
+        unfinished = self._unfinished[stream]
+        if unfinished:
+            self._append(stream, [bytes(unfinished)])
+            unfinished.clear()
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        for stream in self._pieces:
+        for stream in self._unfinished:
             self.finish(stream)
         os.close(self._fd)
 

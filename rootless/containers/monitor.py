@@ -14,7 +14,6 @@ from rootless.containers import healthstate, probe
 from rootless.containers.channel import Channel
 from rootless.containers.health import Check
 from rootless.containers.store import Container
-from rootless.errors import RlError
 from rootless.kernel import process
 
 
@@ -41,20 +40,26 @@ class Monitor:
 
     def advance(self, ready: set[int]) -> None:
         """Begin a check when it is time, and take the result of one that has ended."""
-        # Neither a full disk nor too many processes end a container.
-        with contextlib.suppress(RlError, OSError):
+        # Neither a full disk, nor too many processes, nor a defect of ours ends a container.
+        with contextlib.suppress(Exception):
             if self._channel is None:
                 if time.monotonic() >= self._next:
                     self._set_timer()
                     if not self._container.paused:
                         self._begin()
             elif self._channel.fileno() in ready:
-                result, _ = self._channel.receive()
-                self.close()
-                if result is not None:
-                    since = time.monotonic() - self._began
-                    self._status = healthstate.add(self._container, self._check, result, since)
-                self._set_timer()
+                self._take_result(self._channel)
+
+    def _take_result(self, channel: Channel) -> None:
+        try:
+            result, _ = channel.receive()
+            if result is None:
+                result = probe.failed("the process that carried it out ended")
+            since = time.monotonic() - self._began
+            self._status = healthstate.add(self._container, self._check, result, since)
+        finally:
+            self.close()
+            self._set_timer()
 
     def _set_timer(self) -> None:
         moment = time.monotonic()

@@ -19,7 +19,6 @@ from rootless.containers.channel import Channel
 from rootless.containers.health import LONGEST_OUTPUT, Check
 from rootless.containers.store import Container, now
 from rootless.containers.streams import wait
-from rootless.errors import RlError
 from rootless.kernel import proc, process
 
 # Docker's exit code of a check that came to no end.
@@ -37,8 +36,17 @@ def run(container: Container, check: Check) -> Result:
     began = now()
     try:
         code, output = _run(container, check)
-    except (RlError, OSError) as error:
-        code, output = _NO_END, str(error)
+    except Exception as error:
+        return failed(str(error) or type(error).__name__, began)
+    return _result(began, code, output)
+
+
+def failed(why: str, began: str | None = None) -> Result:
+    """Return the result of a check that could not be carried out: it has failed."""
+    return _result(began or now(), _NO_END, why)
+
+
+def _result(began: str, code: int, output: str) -> Result:
     return {"Start": began, "End": now(), "ExitCode": code, "Output": output[:LONGEST_OUTPUT]}
 
 

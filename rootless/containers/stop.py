@@ -16,6 +16,7 @@ from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.announce import announce
 from rootless.containers.console import connect
 from rootless.containers.store import Container, Process
+from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process
 
@@ -46,8 +47,11 @@ def stop(container: Container, seconds: float | None = None, number: int | None 
 
 
 def stop_signal(container: Container) -> int:
-    """Return the signal that --stop-signal or the image names."""
-    return parse_signal(container.config["annotations"].get(STOP_SIGNAL, "SIGTERM"))
+    """Return the signal that --stop-signal or the image names, SIGTERM for an image's nonsense."""
+    try:
+        return parse_signal(container.config["annotations"].get(STOP_SIGNAL, "SIGTERM"))
+    except RlError:
+        return signal.SIGTERM
 
 
 def wait_for_supervisor(container: Container) -> None:
@@ -131,8 +135,6 @@ def _end(known: Process | None, number: int, seconds: float) -> bool:
         # Asked again now that the number cannot come to mean another process.
         if known.alive() and number:
             process.send_signal(pidfd, number)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(wait({pidfd: select.POLLIN}, seconds))
     finally:
         os.close(pidfd)

@@ -21,6 +21,8 @@ from rootless.containers import log
 _CHUNK: Final = 65536
 # More than the kernel keeps of what was written to a terminal.
 _LARGEST_TERMINAL: Final = 1 << 20
+# What poll takes: 24.8 days.
+_LONGEST_POLL_MILLISECONDS: Final = (1 << 31) - 1
 
 
 class Sink:
@@ -274,4 +276,11 @@ def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:
     poll = select.poll()
     for fd, events in interests.items():
         poll.register(fd, events)
-    return {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
+    if seconds is None:
+        return {fd for fd, _ in poll.poll()}
+    rest = seconds * 1000
+    while True:
+        ready = poll.poll(min(rest, _LONGEST_POLL_MILLISECONDS))
+        rest -= _LONGEST_POLL_MILLISECONDS
+        if ready or rest <= 0:
+            return {fd for fd, _ in ready}

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from rootless.containers.annotation import STOP_SIGNAL
+from rootless.containers.stop import stop_signal
+from rootless.containers.store import Container, State
 from rootless.kernel import proc
 from tests.support import leaks
 from tests.support.runner import Rl
@@ -167,6 +170,13 @@ def test_restart_is_a_stop_and_a_start(rl: Rl) -> None:
         assert process_of(rl, container_id, "init") != before
         rl("stop", "anew")
         assert rl("logs", "anew").stdout.splitlines()[:3] == ["up", "bye", "up"]
+
+
+@pytest.mark.parametrize(("named", "number"), [("SIGINT", 2), ("99", 15), ("NONSENSE+x", 15)])
+def test_stop_signal_that_an_image_made_up_is_the_default(named: str, number: int) -> None:
+    config = {"annotations": {STOP_SIGNAL: named}}
+    container = Container("x", Path(), config, State(name="x", created_at=""))
+    assert stop_signal(container) == number
 
 
 def test_stop_signal_and_timeout_are_those_that_were_asked_for(rl: Rl) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from rootless.containers import health
+from rootless.containers import health, probe
 from rootless.containers.health import Check, Health
+from rootless.containers.monitor import Monitor
+from rootless.containers.store import Container, State
+from rootless.containers.streams import wait
 from rootless.errors import RlError
 from tests.support import images, leaks
 from tests.support.registry import Registry
@@ -82,6 +85,32 @@ def test_failures_of_the_start_period_do_not_count_and_a_success_ends_it() -> No
     assert results(check, (1, 0), (2, 1)) == [("healthy", 0), ("unhealthy", 1)]
     assert check.pause("starting", 3) == 5
     assert check.pause("healthy", 3) == check.pause("starting", 11) == 30
+
+
+def made_up(directory: Path) -> Container:
+    """Return a container that nothing can be done with."""
+    path = directory / "containers" / "made-up"
+    path.mkdir(parents=True)
+    return Container("made-up", path, {}, State(name="x", created_at=""))
+
+
+def test_check_that_we_cannot_carry_out_has_failed(tmp_path: Path) -> None:
+    check = Check.of({"Test": ["CMD", "true"]})
+    assert check is not None
+    result = probe.run(made_up(tmp_path), check)
+    assert result["ExitCode"] != 0
+    assert result["Output"]
+
+
+def test_supervisor_survives_a_health_that_it_cannot_read(tmp_path: Path) -> None:
+    container = made_up(tmp_path)
+    (container.path / "health.json").write_text("{}")
+    monitor = Monitor(container, Check(["true"], 0, 1, 0, 0, 1))
+    monitor.advance(set())
+    monitor.advance(wait(monitor.interests()))
+    # It waits for the next one.
+    assert monitor.seconds() is not None
+    assert not monitor.interests()
 
 
 @contextmanager
@@ -233,3 +262,20 @@ def test_mistakes_are_told(rl: Rl, options: tuple[str, ...], said: str) -> None:
     done = rl("create", *options, "alpine", "true", check=False)
     assert done.returncode == 125
     assert said in done.stderr
+
+
+def test_waiting_for_centuries_ends_no_supervisor(rl: Rl) -> None:
+    longest = "1200000h"
+    options = [
+        option
+        for name in ("interval", "timeout", "start-period", "start-interval")
+        for option in (f"--health-{name}", longest)
+    ]
+    ends = ("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done")
+    rl("run", "-d", "--name", "centuries", "--health-cmd", "true", *options, "alpine", *ends)
+    while "ready" not in rl("logs", "centuries").stdout:
+        time.sleep(0.05)
+    assert health_of(rl, "centuries")["Status"] == "starting"
+    rl("stop", "-t", "3000000", "centuries")
+    assert rl("inspect", "-f", "{{.State.ExitCode}}", "centuries").stdout == "3\n"
+    rl("rm", "centuries")

@@ -10,6 +10,7 @@ import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,29 @@ def test_line_of_a_mebibyte_is_one_record(tmp_path: Path) -> None:
         writer.write("stdout", line[start : start + 65536])
     assert [record.data for record in read_back(tmp_path / "log")] == [line]
     writer.close()
+
+
+class CountedBytes(bytes):
+    """Bytes that count how often somebody asked for their length."""
+
+    asked = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        return CountedBytes(super().__getitem__(key))
+
+    def __len__(self) -> int:
+        CountedBytes.asked += 1
+        return super().__len__()
+
+
+def test_line_that_comes_in_crumbs_is_not_looked_at_again_for_each(tmp_path: Path) -> None:
+    writer = log.Writer(tmp_path / "log")
+    CountedBytes.asked = 0
+    for _ in range(500):
+        writer.write("stdout", CountedBytes(b"ab"))
+    assert CountedBytes.asked <= 500 * 3
+    writer.close()
+    assert [record.data for record in read_back(tmp_path / "log")] == [b"ab" * 500]
 
 
 def test_record_that_a_kill_cut_off_harms_no_other(tmp_path: Path) -> None:
