@@ -35,6 +35,9 @@ _FORWARDED: Final = (
     signal.SIGXCPU,
 )
 
+# What a shell says of a command that ended with its terminal.
+_HUNG_UP: Final = 128 + signal.SIGHUP
+
 # PID 1 may well ignore ^C; a person who insists means it.
 _INTERRUPTS_TO_KILL: Final = 3
 
@@ -117,6 +120,8 @@ class Onlooking:
         self.handed: dict[str, int] = {}
         self._terminal = terminal
         self._typing: Typing | None = None
+        self._hung_up = False
+        self._at_terminal = terminal and stdin and os.isatty(0)
         if stdin:
             # Never the terminal itself: only we are in the job that may read it.
             self.handed["stdin"], ours = os.pipe()
@@ -140,6 +145,7 @@ class Onlooking:
     def follow(self, channel: Channel, *, proxy: bool = True) -> int | None:
         """Look on until the container ends, and return its exit code; None if we left it.
 
+        A container with a terminal goes on when ours is hung up: that ends just us, with 129.
         Raises RlError where it could not start or was cut off.
         """
         with contextlib.ExitStack() as stack:
@@ -152,6 +158,8 @@ class Onlooking:
                 if channel.fileno() in ready:
                     message, _ = channel.receive()
                     if message is None:
+                        if self._hung_up:
+                            return _HUNG_UP
                         raise RlError("the container's supervisor ended unexpectedly")
                     if "exit_code" in message:
                         return _outcome(message)
@@ -163,17 +171,36 @@ class Onlooking:
                         stack.enter_context(_window_followed(channel))
                     if "ready" in message:
                         channel.send({"start": True})
+                    if self._terminal and ("ready" in message or "attached" in message):
+                        stack.enter_context(self._hangup_noticed(channel))
                 elif not self._type():
                     channel.send({"detach": True})
-                    return None
+                    return _HUNG_UP if self._hung_up else None
 
     def _type(self) -> bool:
-        """Pass on what was typed; False for the keys to leave."""
+        """Pass on what was typed; False for the keys to leave, or a terminal that is gone."""
         typing = self._typing
         if typing is not None and not typing.advance():
+            if self._at_terminal:
+                self._hung_up = True
+                return False
             os.close(typing.sink)
             self._typing = None
         return typing is None or not typing.left
+
+    @contextlib.contextmanager
+    def _hangup_noticed(self, channel: Channel) -> Iterator[None]:
+        """Leave at SIGHUP; the supervisor then closes the channel."""
+
+        def leave(*_: object) -> None:
+            self._hung_up = True
+            channel.send({"detach": True})
+
+        saved = signal.signal(signal.SIGHUP, leave)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, saved)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,8 @@ class Onlooker:
     """One channel and the descriptors that came by it.
 
     The ``owner`` started the container: what it does to its streams happens to
-    the container's.
+    the container's. A terminal is not that: the container keeps its own, for
+    whoever attaches next.
     """
 
     def __init__(self, channel: Channel, *, owner: bool) -> None:
@@ -258,19 +259,22 @@ class Console:
             self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
 
     def _leave(self, onlooker: Onlooker, *, hung_up: bool) -> None:
-        """Let an onlooker go; the terminal of an owner that was killed is hung up."""
+        """Let an onlooker go; the input of an owner that was killed ends."""
         for sink in onlooker.sinks.values():
             self._drop(sink)
-        if hung_up and onlooker.owner and onlooker.stdin >= 0 and self._streams is not None:
-            self._streams.end_input()
+        if hung_up and onlooker.stdin >= 0:
+            self._end_input_of(onlooker)
         self._onlookers.remove(onlooker)
         onlooker.close()
 
     def _input_ended(self, onlooker: Onlooker) -> None:
         if onlooker in self._onlookers:
             onlooker.forget_input()
-            if onlooker.owner and self._streams is not None:
-                self._streams.end_input()
+            self._end_input_of(onlooker)
+
+    def _end_input_of(self, onlooker: Onlooker) -> None:
+        if onlooker.owner and self._streams is not None and not self._streams.has_terminal:
+            self._streams.end_input()
 
     def close(self) -> None:
         """Tell all who follow the log that nothing more comes."""
@@ -285,13 +289,15 @@ class Console:
                 self._leave(onlooker, hung_up=False)
 
     def failed(self, sinks: list[Sink]) -> None:
-        """Forget sinks that take no more; an owner's is the container's own, which closes too."""
+        """Forget sinks that take no more; an owner's pipe is the container's own, closed too."""
+        streams = self._streams
         for sink in sinks:
+            kept = streams is not None and streams.has_terminal and sink.hung_up
             for onlooker in self._onlookers:
-                if sink in onlooker.sinks.values() and onlooker.owner and self._streams:
-                    for output in list(self._streams.outputs):
+                if sink in onlooker.sinks.values() and onlooker.owner and streams and not kept:
+                    for output in list(streams.outputs):
                         if sink in output.sinks:
-                            self._streams.end(output)
+                            streams.end(output)
             sink.pending = b""
             self._drop(sink)
 

@@ -32,6 +32,8 @@ class Sink:
         self.fd = _reopened(fd)
         self.pending = b""
         self.error: OSError | None = None
+        self.hung_up = False
+        """Whether it was a terminal that is gone."""
         # A pipe that poll calls writable takes PIPE_BUF without waiting, pipe(7).
         patient = stat.S_ISREG(os.fstat(self.fd).st_mode) or not os.get_blocking(self.fd)
         self._at_once = _CHUNK if patient else select.PIPE_BUF
@@ -46,6 +48,7 @@ class Sink:
         except BlockingIOError:
             return True
         except OSError as error:
+            self.hung_up = error.errno == errno.EIO
             if error.errno not in (errno.EPIPE, errno.EIO):
                 self.error = error
             return False

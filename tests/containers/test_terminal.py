@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pexpect
+import pytest
 
 from tests.support.runner import Rl
 
@@ -92,12 +94,74 @@ def test_terminal_is_refused_for_input_that_is_none(rl: Rl) -> None:
     )
 
 
-def test_container_ends_with_our_terminal(rl: Rl) -> None:
+@contextmanager
+def named(rl: Rl) -> Iterator[str]:
+    name = f"kept-{os.urandom(4).hex()}"
+    try:
+        yield name
+    finally:
+        rl("rm", "-f", name)
+
+
+def spawn(rl: Rl, *arguments: str) -> pexpect.spawn[str]:
+    return pexpect.spawn(
+        rl.command[0], list(arguments), env=os.environ | rl.environment, encoding="utf-8",
+        timeout=30,
+    )  # fmt: skip
+
+
+def end_with_terminal(terminal: pexpect.spawn[str]) -> int | None:
+    vars(terminal)["ptyproc"].fileobj.close()
+    terminal.wait()
+    return -terminal.signalstatus if terminal.signalstatus else terminal.exitstatus
+
+
+@pytest.mark.parametrize("how", ["hung up", "signal", "kill"])
+def test_shell_is_found_again_after_its_terminal_is_gone(rl: Rl, how: str) -> None:
+    with named(rl) as name:
+        first = spawn(rl, "run", "-it", "--name", name, "-e", f"PS1={PROMPT}", "alpine", "sh")
+        first.expect(PROMPT)
+        answer(first, "mine=yes")
+        if how == "signal":
+            first.kill(signal.SIGHUP)
+            first.expect(pexpect.EOF)
+        if how == "kill":
+            first.kill(signal.SIGKILL)
+        assert end_with_terminal(first) == (-9 if how == "kill" else 129)
+        assert rl("inspect", "-f", "{{.State.Status}}", name).stdout == "running\n"
+        again = spawn(rl, "attach", name)
+        again.sendline("echo found $mine; exit 6")
+        again.expect_exact("found yes\r\n")
+        again.expect(pexpect.EOF)
+        again.close()
+        assert again.exitstatus == 6
+
+
+def test_command_nobody_types_to_goes_on_after_our_terminal_is_gone(rl: Rl) -> None:
+    with named(rl) as name:
+        first = spawn(rl, "run", "-t", "--name", name, "alpine", "sh", "-c", "echo up; sleep 1000")
+        first.expect("up")
+        assert end_with_terminal(first) == 129
+        again = spawn(rl, "attach", name)
+        again.setwinsize(40, 120)
+        while rl("exec", name, "sh", "-c", "stty size </dev/console").stdout != "40 120\n":
+            pass
+        assert end_with_terminal(again) == 129
+        assert rl("inspect", "-f", "{{.State.Status}}", name).stdout == "running\n"
+
+
+def test_command_that_prints_goes_on_after_its_terminal_is_gone(rl: Rl) -> None:
     master, slave = os.openpty()
-    command = ("run", "--rm", "-it", "alpine", "sh")
-    with rl.start(*command, stdin=slave, stdout=slave, stderr=slave) as process:
-        os.close(slave)
-        assert os.read(master, 1)
-        os.close(master)
-        process.wait(30)
-    assert list((rl.root / "containers").iterdir()) == []
+    script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done"
+    with named(rl) as name:
+        command = ("run", "--name", name, "-it", "alpine", "sh", "-c", script)
+        # No SIGHUP: the terminal is nobody's controlling one.
+        with rl.start(*command, stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            assert os.read(master, 1)
+            os.close(master)
+            assert process.wait(30) == 129
+        assert rl("inspect", "-f", "{{.State.Status}}", name).stdout == "running\n"
+        before = rl("logs", "--tail", "1", name).stdout
+        while rl("logs", "--tail", "1", name).stdout == before:
+            pass
