@@ -29,7 +29,7 @@ def create(settings: Settings, /, **values: Any) -> None:
         check_cidfile(cidfile)
     image = find_or_pull(settings.root, values)
     container = make(settings.root, wanted, image)
-    warn(warnings(image))
+    warn(warnings(wanted, image))
     if cidfile is not None:
         write_cidfile(cidfile, container.id)
     click.echo(container.id)

@@ -111,12 +111,18 @@ def create(
     return container
 
 
-def warnings(image: Image) -> list[str]:
+def warnings(request: Request, image: Image) -> list[str]:
     """Return what a person ought to know of a container that is made all the same."""
+    found = []
     host = Platform.host()
-    if image.config.platform in host.runs():
-        return []
-    return [f"the image is for {image.config.platform}, this machine is {host}"]
+    if image.config.platform not in host.runs():
+        found.append(f"the image is for {image.config.platform}, this machine is {host}")
+    if request.limits is not None and request.limits.cgroups == "disabled":
+        from rootless.containers.limits import resources
+
+        if resources(request.limits):
+            found.append("--cgroups=disabled: the container runs without its limits")
+    return found
 
 
 def _fill(draft: Path, top_layer: Path) -> None:

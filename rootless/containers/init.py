@@ -18,7 +18,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from rootless.containers.annotation import Spec, read_extra
 from rootless.containers.channel import Channel
 from rootless.containers.namespaces import KEEP_GROUPS
 from rootless.containers.seccomp import program
-from rootless.containers.surroundings import UNLIMITED
+from rootless.containers.surroundings import INIT_PATH, UNLIMITED
 from rootless.errors import RlError
 from rootless.kernel import capabilities, mounts, process, syscalls
 from rootless.networks import confine, loopback, routes
@@ -370,21 +370,35 @@ def execute(settings: dict[str, Any], confined_by: program.Filter | None) -> Non
     if "\0" in "".join([*args, *settings["env"]]):
         raise RlError("an argument or environment variable holds a NUL character")
     process.restore_signals()
-    code, why = NOT_FOUND, "executable file not found in $PATH"
-    if not args[0]:
-        raise RlError('cannot execute "": it is no name of a program', code)
-    candidates = _candidates(args[0], env.get("PATH", ""))
+    path = env.get("PATH", "")
+    if args[:2] == [INIT_PATH, "--"]:
+        # It could tell nobody but by a line on stderr, and by a status of its own.
+        _first_that_works(args[2], path, _check_executable)
     if confined_by is not None:
         program.put_on(confined_by)
-    for candidate in candidates:
+    _first_that_works(args[0], path, lambda candidate: os.execve(candidate, args, env))
+
+
+def _first_that_works(name: str, path: str, attempt: Callable[[str], None]) -> None:
+    """Attempt each file that the name of a program may mean, as execvp(3); RlError if all fail."""
+    code, why = NOT_FOUND, "executable file not found in $PATH"
+    if not name:
+        raise RlError('cannot execute "": it is no name of a program', code)
+    for candidate in _candidates(name, path):
         try:
-            os.execve(candidate, args, env)
+            return attempt(candidate)
         except (FileNotFoundError, NotADirectoryError) as error:
-            if candidate == args[0]:
+            if candidate == name:
                 why = os.strerror(error.errno or 0)
         except OSError as error:
             code, why = NOT_EXECUTABLE, os.strerror(error.errno or 0)
-    raise RlError(f'cannot execute "{args[0]}": {why}', code)
+    raise RlError(f'cannot execute "{name}": {why}', code)
+
+
+def _check_executable(path: str) -> None:
+    """Raise the OSError that execve(2) has for a file, as far as it can be told without it."""
+    if not stat.S_ISREG(os.stat(path).st_mode) or not os.access(path, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _candidates(program: str, path: str) -> Sequence[str]:

@@ -117,7 +117,7 @@ def _main(channel: Channel) -> int:
             try:
                 image = ImageStore(root).find(request.image)
                 container = create(root, request, image, Process.of(os.getpid()))
-                channel.send({"created": container.id, "warnings": warnings(image)})
+                channel.send({"created": container.id, "warnings": warnings(request, image)})
             except ImageNotFound as error:
                 channel.send({"missing": str(error)})
         message, fds = channel.receive()

@@ -13,11 +13,11 @@ from rootless.errors import RlError
 from rootless.networks.helper import Helper
 from rootless.networks.mode import Mode, default_families
 from rootless.networks.ports import Port
-from rootless.networks.programs import RESOLVER, Wanted
+from rootless.networks.programs import RESOLVER, Wanted, listening
 
 
 def prepare(container: Container) -> tuple[Helper, Sequence[Port]]:
-    """Return what is going to connect a container, and the ports that it forwards.
+    """Return what is going to connect a container, and the ports of the host that lead there.
 
     RlError where a program is missing or a port is not to be had.
     """
@@ -42,4 +42,4 @@ def prepare(container: Container) -> tuple[Helper, Sequence[Port]]:
         ip=net.get("ip"),
         mac_address=net.get("mac_address"),
     )
-    return Helper(wanted, container.path), ports
+    return Helper(wanted, container.path), listening(wanted)

@@ -16,15 +16,13 @@ from rootless.containers import confinement, health, surroundings
 from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
 from rootless.containers.devices import Node
 from rootless.containers.request import Mount, Request
+from rootless.containers.surroundings import INIT_PATH
 from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
 from rootless.kernel.userns import IdMap, Maps
 from rootless.networks.mode import Mode
 from rootless.networks.ports import parse_expose, publish_all
 from rootless.networks.request import NetworkRequest
-
-# On our own /dev, so that it leaves no trace in the container's layer.
-INIT_PATH: Final = "/dev/init"
 
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -13,6 +13,8 @@ from rootless.containers.devices import Node
 from rootless.containers.namespaces import Namespaces
 
 _NO_DEVICES: Final = ["nosuid", "noexec", "nodev"]
+# Where --init has its program: on our own /dev, so that it leaves no trace in the layer.
+INIT_PATH: Final = "/dev/init"
 # What the runtime specification calls no limit.
 UNLIMITED: Final = 2**64 - 1
 

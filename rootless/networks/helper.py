@@ -50,7 +50,7 @@ class Helper:
         """
         if self._wanted.mode.name == "pasta":
             self._announcements = announced
-            self._expected = self._families()
+            self._expected = set(self._wanted.versions)
             # Newer ones close all but the standard streams.
             arguments = programs.pasta(self._wanted, "/proc/self/fd/1", "/proc/self/fd/0")
             self._child = self._execute(arguments, stdin=netns, stdout=userns)
@@ -66,12 +66,6 @@ class Helper:
             os.close(exit_fd)
         os.close(userns)
         os.close(netns)
-
-    def _families(self) -> set[int]:
-        only = {"-4": 4, "--ipv4-only": 4, "-6": 6, "--ipv6-only": 6}
-        return {only[word] for word in self._wanted.mode.options if word in only} or set(
-            self._wanted.families
-        )
 
     def _execute(
         self,

@@ -8,11 +8,11 @@ lets a container reach the host's loopback unless that was asked for. Called by
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rootless.networks.mode import Mode, slirp_options, truth
-from rootless.networks.ports import Port
+from rootless.networks.ports import ANY, Port
 
 # slirp4netns' own, slirp4netns(1); its forwarder of DNS queries among them.
 ADDRESS: Final = "10.0.2.100"
@@ -22,6 +22,10 @@ RESOLVER: Final = "10.0.2.3"
 ADDRESS6: Final = "fd52:6c00:2::100"
 GATEWAY6: Final = "fd52:6c00:2::2"
 INTERFACE: Final = "eth0"
+
+# How pasta's options say what is the only version of IP.
+_ONLY: Final = {"-4": 4, "--ipv4-only": 4, "-6": 6, "--ipv6-only": 6}
+_ANY: Final = {4: ANY, 6: "::"}
 
 # Forwarding, all of which pasta would do by itself.
 _FROM_HOST: Final = (("tcp", "-t", "--tcp-ports"), ("udp", "-u", "--udp-ports"))
@@ -58,6 +62,22 @@ class Wanted:
     ip: str | None = None
     mac_address: str | None = None
 
+    @property
+    def versions(self) -> frozenset[int]:
+        """Return the versions of IP that the container gets."""
+        chosen = {_ONLY[word] for word in self.mode.options if word in _ONLY}
+        return frozenset(chosen or self.families)
+
+
+def listening(wanted: Wanted) -> list[Port]:
+    """Return the ports as they are open on the host: each address of every version by itself."""
+    found: list[Port] = []
+    for port in wanted.ports:
+        anywhere = wanted.mode.name == "pasta" and not port.ip
+        addresses = [_ANY[version] for version in sorted(wanted.versions)] if anywhere else []
+        found += [replace(port, ip=address) for address in addresses or [port.ip]]
+    return found
+
 
 def pasta(wanted: Wanted, userns: str, netns: str) -> list[str]:
     """Return pasta's arguments to connect these namespaces."""
@@ -73,7 +93,7 @@ def pasta(wanted: Wanted, userns: str, netns: str) -> list[str]:
     for short, long in _TO_HOST:
         if names.isdisjoint((short, long)):
             arguments += [short, "none"]
-    if not names & {"-4", "--ipv4-only", "-6", "--ipv6-only"} and len(wanted.families) == 1:
+    if names.isdisjoint(_ONLY) and len(wanted.families) == 1:
         arguments.append("-4" if 4 in wanted.families else "-6")
     if not _addresses_given(given):
         arguments += _addresses(wanted)

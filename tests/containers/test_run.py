@@ -49,8 +49,11 @@ def test_signal_that_ends_the_command_is_128_and_its_number(rl: Rl) -> None:
         ("/etc/passwd", 126, "Permission denied"),
     ],
 )
-def test_command_that_cannot_run_says_why(rl: Rl, command: str, code: int, message: str) -> None:
-    done = rl(*RUN, "alpine", command, check=False)
+@pytest.mark.parametrize("init", [(), ("--init",)])
+def test_command_that_cannot_run_says_why(
+    rl: Rl, command: str, code: int, message: str, init: tuple[str, ...]
+) -> None:
+    done = rl(*RUN, *init, "alpine", command, check=False)
     assert (done.returncode, done.stderr) == (
         code,
         f'rl: cannot execute "{command}": {message}\n',
@@ -63,6 +66,14 @@ def test_our_own_failure_is_125_and_one_line(rl: Rl) -> None:
         125,
         "rl: cannot mount /no/such/directory: no such file or directory\n",
     )
+
+
+def test_limits_that_are_not_in_force_are_told(rl: Rl) -> None:
+    done = rl(*RUN, "--cgroups=disabled", "-m=100m", "alpine", "true")
+    assert done.stderr == (
+        "rl: warning: --cgroups=disabled: the container runs without its limits\n"
+    )
+    assert rl(*RUN, "--cgroups=disabled", "alpine", "true").stderr == ""
 
 
 # Streams

@@ -113,6 +113,25 @@ def test_pasta_forwards_only_what_was_asked_for_and_hides_the_hosts_loopback() -
         assert kept in arguments
 
 
+@pytest.mark.parametrize(
+    ("mode", "families", "ips"),
+    [
+        ("pasta", (4, 6), ["0.0.0.0", "::"]),
+        ("pasta", (4,), ["0.0.0.0"]),
+        ("pasta:-4", (4, 6), ["0.0.0.0"]),
+        ("pasta:--ipv6-only", (4, 6), ["::"]),
+        ("pasta", (), [""]),
+        ("slirp4netns", (4, 6), [""]),
+    ],
+)
+def test_port_without_address_is_open_on_all_of_each_version(
+    mode: str, families: tuple[int, ...], ips: list[str]
+) -> None:
+    anywhere, one = Port(80, host=8080), Port(80, ip="127.0.0.1", host=8080)
+    wanted = programs.Wanted(Mode.parse(mode), [anywhere, one], families)
+    assert programs.listening(wanted) == [*(Port(80, ip=ip, host=8080) for ip in ips), one]
+
+
 def test_loopback_name_servers_are_replaced_by_what_forwards_to_them() -> None:
     text = "# made by hand\nsearch example.org\nnameserver 127.0.0.53\nnameserver 192.0.2.53\n"
     assert resolv_conf(PASTA, NetworkRequest(), text) == (

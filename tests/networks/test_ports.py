@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 
 import pytest
 
+from rootless.networks import mode
 from tests.networks.support import (
     HOST,
     PYTHON,
@@ -22,6 +22,12 @@ from tests.support import leaks
 from tests.support.runner import Rl
 
 PROGRAMS = ("pasta", "slirp4netns")
+# What a port without an address is open on, by the default network.
+EVERYWHERE = (
+    ["0.0.0.0", "[::]"]
+    if mode.choose(None)[0].name == "pasta" and 6 in mode.default_families()
+    else ["0.0.0.0"]
+)
 
 
 def test_published_port_shows_the_server_the_clients_own_address(rl: Rl) -> None:
@@ -80,7 +86,8 @@ def test_ports_are_shown_as_docker_shows_them(rl: Rl) -> None:
     options = ("-p", f"127.0.0.1:{numbers[0]}:80", "-p", f"{numbers[1]}:53/udp", "--expose", "443")
     with server(rl, *options) as name:
         assert rl("port", name).stdout == (
-            f"53/udp -> 0.0.0.0:{numbers[1]}\n80/tcp -> 127.0.0.1:{numbers[0]}\n"
+            "".join(f"53/udp -> {address}:{numbers[1]}\n" for address in EVERYWHERE)
+            + f"80/tcp -> 127.0.0.1:{numbers[0]}\n"
         )
         assert rl("port", name, "80").stdout == f"127.0.0.1:{numbers[0]}\n"
         missing = rl("port", name, "81", check=False)
@@ -89,12 +96,17 @@ def test_ports_are_shown_as_docker_shows_them(rl: Rl) -> None:
             "rl: no public port '81/tcp' published for server\n",
         )
         assert rl("ps", "--format", "{{.Ports}}").stdout == (
-            f"127.0.0.1:{numbers[0]}->80/tcp, 0.0.0.0:{numbers[1]}->53/udp, 443/tcp\n"
+            f"127.0.0.1:{numbers[0]}->80/tcp, "
+            + "".join(f"{address}:{numbers[1]}->53/udp, " for address in EVERYWHERE)
+            + "443/tcp\n"
         )
         shown = json.loads(rl("inspect", name).stdout)[0]
         assert shown["NetworkSettings"]["Ports"] == {
             "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(numbers[0])}],
-            "53/udp": [{"HostIp": "0.0.0.0", "HostPort": str(numbers[1])}],
+            "53/udp": [
+                {"HostIp": address.strip("[]"), "HostPort": str(numbers[1])}
+                for address in EVERYWHERE
+            ],
             "443/tcp": None,
         }
         assert set(shown["Config"]["ExposedPorts"]) == {"80/tcp", "53/udp", "443/tcp"}
@@ -102,10 +114,13 @@ def test_ports_are_shown_as_docker_shows_them(rl: Rl) -> None:
 
 def test_all_exposed_ports_are_published_when_asked_for(rl: Rl) -> None:
     with server(rl, "-P", "--expose", "80", "--expose", "80/udp") as name:
-        assert re.fullmatch(
-            r"80/tcp -> 0\.0\.0\.0:\d+\n80/udp -> 0\.0\.0\.0:\d+\n", rl("port", name).stdout
-        )
+        lines = rl("port", name).stdout.splitlines()
+        assert [line.rpartition(":")[0] for line in lines] == [
+            f"80/{protocol} -> {address}" for protocol in ("tcp", "udp") for address in EVERYWHERE
+        ]
         assert ask(HOST, published(rl, name)) == HOST
+        if "[::]" in EVERYWHERE:
+            assert ask("::1", published(rl, name))
 
 
 def test_range_of_the_host_gives_the_first_port_that_is_free(rl: Rl) -> None:
