@@ -64,16 +64,15 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         # As the user himself: root of the container may be somebody else, whom paths are closed to.
         extra = read_extra(spec)
-        sources = rootfs.open_sources(spec, extra)
+        sources, fillings = rootfs.open_sources(spec, extra), rootfs.open_fillings(spec, extra)
         bundle = os.path.dirname(spec["root"]["path"])
         filters = [program.open_program(bundle)] if "seccomp" in spec["linux"] else []
         root = mount_root(spec, channel, *_begin_network(spec))
-        outside = rootfs.Outside(root, sources, os.getuid(), filters)
+        outside = rootfs.Outside(root, sources, os.getuid(), filters, fillings)
         if changeable:
             config = os.open(f"{bundle}/config.json", os.O_RDONLY)
             syscalls.become_root(keep_groups=keeps_groups(spec["process"]))
-            kept_open = (config, channel.fileno(), *stdio, outside.root, *sources.values())
-            for fd in (*kept_open, *filters):
+            for fd in (config, channel.fileno(), *stdio, *outside.descriptors):
                 os.set_inheritable(fd, True)
             kept = {"config": config, "channel": channel.fileno(), "stdio": list(stdio)}
             interpreter.execute_read_only(
@@ -89,7 +88,7 @@ def main_anew(kept: str) -> int:
     descriptors = json.loads(kept)
     outside = rootfs.Outside(**descriptors["outside"])
     channel = Channel(socket.socket(fileno=descriptors["channel"]))
-    for fd in (channel.fileno(), outside.root, *outside.sources.values(), *outside.filter):
+    for fd in (channel.fileno(), *outside.descriptors):
         os.set_inheritable(fd, False)
     with failures_sent(channel):
         with open(descriptors["config"], "rb") as file:

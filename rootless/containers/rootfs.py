@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rootless.containers import volumes
@@ -37,13 +37,20 @@ class Outside:
     """What init has opened as the user: the container's root directory, the sources of its binds.
 
     ``user`` is what the user's own id is called in the container's namespace; ``filter`` is the
-    program that filters its system calls, if there is one.
+    program that filters its system calls, if there is one; ``fillings`` are those of its volumes,
+    by their targets.
     """
 
     root: int
     sources: Mapping[str, int]
     user: int
     filter: Sequence[int] = ()
+    fillings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that is open."""
+        return (self.root, *self.sources.values(), *self.filter, *self.fillings.values())
 
 
 def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
@@ -79,6 +86,15 @@ def _is_device(fd: int, device: dict[str, Any]) -> bool:
     found = os.fstat(fd)
     is_kind = stat.S_ISCHR if device["type"] == "c" else stat.S_ISBLK
     return is_kind(found.st_mode) and found.st_rdev == os.makedev(device["major"], device["minor"])
+
+
+def open_fillings(spec: Spec, extra: Extra) -> dict[str, int]:
+    """Return what tells of the filling of each volume that may be filled; as the user, too."""
+    return {
+        mount["destination"]: volumes.open_filling(mount["source"])
+        for mount in spec["mounts"]
+        if mount["destination"] in extra.filled_volumes
+    }
 
 
 def add_account(root: int, path: str, line: str) -> None:
@@ -143,7 +159,7 @@ def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
         try:
             if kind == "bind":
                 if target in extra.filled_volumes and _same_file_system(root, target_fd):
-                    volumes.fill(source, target_fd, outside.user)
+                    volumes.fill(source, target_fd, outside.user, outside.fillings[target])
                 mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
                 _mount_cgroup(target_fd, options)

@@ -149,10 +149,12 @@ def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool)
             _keep_mounts_private()
             # As the user himself, as init does it.
             sources = {} if bare else rootfs.open_sources(spec, extra)
+            fillings = {} if bare else rootfs.open_fillings(spec, extra)
             root, user = init.mount_root(spec, theirs[0]), os.getuid()
             syscalls.become_root()
             if not bare:
-                rootfs.mount_host_directories(spec, extra, rootfs.Outside(root, sources, user))
+                outside = rootfs.Outside(root, sources, user, fillings=fillings)
+                rootfs.mount_host_directories(spec, extra, outside)
             if spec["root"]["readonly"]:
                 mounts.set_readonly(f"/proc/self/fd/{root}")
             _serve_all(root, theirs)

@@ -1,8 +1,8 @@
 """Volumes: directories that outlive the containers that write to them.
 
-Owns ROOT/volumes/NAME: `_data`, and volume.json that says what it is. A volume
-appears by rename and goes by rename. Called by create and by the command line;
-``fill`` by init, inside the container's user namespace.
+Owns ROOT/volumes/NAME: `_data`, all that containers see of it, volume.json that says what it is,
+and `filling`. A volume appears by rename and goes by rename. Called by create and by the command
+line; ``fill`` by init, inside the container's user namespace.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from rootless.trees import remove_tree
 # Docker's label for a volume that nobody named.
 ANONYMOUS: Final = "com.docker.volume.anonymous"
 
-# On `_data` while it is being filled, where whoever fills it can always reach it.
-_FILLING: Final = "user.rl.filling"
 _MODE: Final = 0o755
 
 
@@ -132,48 +130,77 @@ class VolumeStore:
         return self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
 
 
-def fill(volume: int, content: int, user: int) -> None:
+def open_filling(data: str) -> int:
+    """Return what ``fill`` needs besides a volume's `_data`: the file beside it, which no container
+    sees. It is locked by whoever fills the volume, and not empty until that is done.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(f"{os.path.dirname(data)}/filling", flags, 0o600)
+
+
+def fill(volume: int, content: int, user: int, filling: int) -> None:
     """Copy the directory ``content`` into an empty volume, as Docker does on first use.
 
-    ``volume`` is the _data directory, which stays the same directory: other
-    containers may have it mounted. A mark on it tells of a copy that was
-    killed, and is then made anew. ``user`` is what we are called here.
+    ``volume`` is the _data directory, which stays the same directory: other containers may have it
+    mounted, and change in it what they like meanwhile. A copy that was killed is made anew.
+    ``user`` is what we are called here, ``filling`` what ``open_filling`` returned.
     """
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=volume)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        if _FILLING in os.listxattr(directory):
+        fcntl.flock(filling, fcntl.LOCK_EX)
+        if os.fstat(filling).st_size:
             for name in os.listdir(directory):
                 remove_tree(f"/proc/self/fd/{directory}/{name}")
-        if os.listdir(directory):
-            return
-        if os.listdir(f"/proc/self/fd/{content}"):
-            os.setxattr(directory, _FILLING, b"")
-            _copy(content, directory)
-            os.removexattr(directory, _FILLING)
-        else:
-            _take_after(directory, os.stat(f"/proc/self/fd/{content}"), {0, user})
+        if not os.listdir(directory):
+            wanted = os.stat(f"/proc/self/fd/{content}")
+            if os.listdir(f"/proc/self/fd/{content}"):
+                os.pwrite(filling, b"\n", 0)
+                _copy(content, directory)
+                _give(directory, wanted)
+                os.ftruncate(filling, 0)
+            elif _is_untouched(directory, {0, user}):
+                _give(directory, wanted)
     finally:
+        fcntl.flock(filling, fcntl.LOCK_UN)
         os.close(directory)
 
 
-def _take_after(directory: int, wanted: os.stat_result, makers: Collection[int]) -> None:
-    """Give a volume that nobody has touched yet the owner and mode of the image's directory."""
+def _is_untouched(directory: int, makers: Collection[int]) -> bool:
     found = os.fstat(directory)
-    if stat.S_IMODE(found.st_mode) == _MODE and found.st_uid in makers:
-        os.fchown(directory, wanted.st_uid, wanted.st_gid)
-        os.fchmod(directory, stat.S_IMODE(wanted.st_mode))
+    return stat.S_IMODE(found.st_mode) == _MODE and found.st_uid in makers
+
+
+def _give(directory: int, wanted: os.stat_result) -> None:
+    """Give a volume the owner and mode of the image's directory."""
+    os.fchown(directory, wanted.st_uid, wanted.st_gid)
+    os.fchmod(directory, stat.S_IMODE(wanted.st_mode))
 
 
 def _copy(source: int, target: int) -> None:
-    # cp keeps owners, modes, times, xattrs, links and holes; nothing else runs in the tree yet.
-    paths = [f"/proc/self/fd/{source}/.", f"/proc/self/fd/{target}"]
-    for fd in (source, target):
-        os.set_inheritable(fd, True)
-    copier = os.posix_spawnp(
-        "cp", ["cp", "-a", "--reflink=auto", "--", *paths], {"PATH": os.defpath}
-    )
-    for fd in (source, target):
-        os.set_inheritable(fd, False)
-    if os.waitstatus_to_exitcode(os.waitpid(copier, 0)[1]):
-        raise RlError("cannot fill a volume from the image (see the message above)")
+    """Copy what is below a directory, by descriptors on both sides.
+
+    Never by a program like cp(1): the host's tree is in our sight, and a container that has the
+    volume too could lead it there by links.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rootless.containers.pack import pack
+    from rootless.containers.unpack import Place, Rules, unpack
+
+    def pack_into(end: int) -> None:
+        with open(end, "wb") as sink:
+            pack(source, "", sink, exact=True)
+
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as other:
+        packed = other.submit(pack_into, writing)
+        try:
+            with open(reading, "rb") as archive:
+                unpack(archive, Place(target), Rules(keep=True, as_root=True, setid=True))
+        except RlError as error:
+            # Of what ended early, the other end may know the cause.
+            why = packed.exception()
+            if not isinstance(why, RlError):
+                why = error
+            raise RlError(f"cannot fill a volume from the image: {why}") from None
+        packed.result()

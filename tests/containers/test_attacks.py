@@ -348,6 +348,67 @@ rootfs._mask = lambda fd: mask(fd) if os.path.isdir(f"/proc/self/fd/{{fd}}") els
     assert attack(changed(rl, by_name))
 
 
+def test_volume_that_is_filled_leads_nothing_of_the_image_to_the_host(
+    rl: Rl, registry: Registry, host: Path, tmp_path: Path
+) -> None:
+    # Another container exchanges a directory for a link as soon as it has been made.
+    layout = tmp_path / "layout"
+    images.busybox(layout, {"content/sub/secret": "of the image", "content/sub/new": "new"})
+    registry.push(f"oci:{layout}:latest", "tests/content")
+    image = f"{registry.host}/tests/content"
+    rl("pull", "-q", image)
+
+    def attack(rl: Rl) -> bool:
+        rl("volume", "create", "exchanged")
+        data = rl.root / "volumes/exchanged/_data"
+        exchanging = f"""{IMPORTS}
+from rootless.containers import unpack
+make_directory = unpack._Unpacker._make_directory
+def make_and_exchange(*arguments):
+    make_directory(*arguments)
+    os.rename({str(data / "sub")!r}, {str(data / "moved")!r})
+    os.symlink({str(host)!r}, {str(data / "sub")!r})
+unpack._Unpacker._make_directory = make_and_exchange
+"""
+        said(changed(rl, exchanging), "run", "--rm", "-v", "exchanged:/content", image, "true")
+        assert (data / "moved").is_dir()
+        rl("volume", "rm", "exchanged")
+        return (host / "new").exists() or (host / "secret").read_text() != SECRET
+
+    assert not attack(rl)
+    naive = "from rootless.containers import unpack; unpack._PARENT &= ~os.O_NOFOLLOW"
+    assert attack(changed(rl, f"{IMPORTS}{naive}"))
+
+
+def test_container_cannot_hold_up_those_that_fill_a_volume_that_it_reads(
+    rl: Rl, debian: str
+) -> None:
+    hold = "import fcntl, os, time; fcntl.flock(os.open('/data', os.O_RDONLY), fcntl.LOCK_EX); "
+    hold += "print('held', flush=True); time.sleep(100000)"
+    options = ("-q", "--name", "holder", "-v", "held:/data:ro")
+    rl("run", "-d", *options, debian, "python3", "-c", hold)
+    while "held" not in rl("logs", "holder").stdout:
+        time.sleep(0.05)
+    # Who would wait gives up.
+    impatient = """
+import fcntl
+from types import SimpleNamespace
+from rootless.containers import volumes
+volumes.fcntl = SimpleNamespace(
+    flock=fcntl.flock, LOCK_EX=fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_UN=fcntl.LOCK_UN)
+"""
+
+    def attack(rl: Rl) -> bool:
+        return "root:" not in said(
+            rl, "run", "--rm", "-v", "held:/etc", "alpine", "cat", "/etc/passwd"
+        )
+
+    within = "volumes.open_filling = lambda data: os.open(data, os.O_RDONLY | os.O_CLOEXEC)"
+    assert attack(changed(rl, impatient, f"{IMPORTS}{within}"))
+    assert not attack(changed(rl, impatient))
+    rl("rm", "-f", "holder")
+
+
 def test_nobody_can_exchange_proc_before_it_is_masked(
     rl: Rl, registry: Registry, tmp_path: Path
 ) -> None:
