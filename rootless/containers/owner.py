@@ -2,7 +2,8 @@
 
 Owns the walk: by descriptors, never through a symlink, never into another file
 system. Called by init as root of the container's user namespace, so that only
-what belongs to the user and to the container's ids can be given.
+what belongs to the user and to the container's ids can be given: all of a tree,
+or nothing of it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 from rootless.errors import RlError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# How the kernel shows ids that a user namespace does not have.
+_UNMAPPED = 65534
 
 
 def give(source: int, uid: int, gid: int, name: str) -> None:
@@ -23,53 +29,92 @@ def give(source: int, uid: int, gid: int, name: str) -> None:
     """
     try:
         if stat.S_ISDIR(os.fstat(source).st_mode):
-            _give_tree(os.open(".", _DIRECTORY, dir_fd=source), uid, gid)
+            for entry in _walk(source):
+                _check(entry)
+            for entry in _walk(source):
+                if entry.name == "." or entry.owner != (uid, gid):
+                    _change(entry, uid, gid)
         else:
             # The magic link leads to the very file that was opened.
             os.chown(f"/proc/self/fd/{source}", uid, gid)
     except OSError as error:
         why = error.strerror
-        if error.errno in (errno.EPERM, errno.EINVAL, errno.EOVERFLOW):
-            why = "something in it belongs to neither you nor the container"
+        if error.errno in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW):
+            below = str(error.filename or "/")
+            at = name if below.startswith("/") else os.path.join(name, below)
+            shown = at if at.isprintable() else ascii(at)
+            why = f"{shown} belongs to neither you nor the container"
         elif error.errno == errno.EMFILE:
             why = "its directories are too deep"
         raise RlError(f"cannot give {name} to the container's user: {why}") from None
 
 
-def _give_tree(top: int, uid: int, gid: int) -> None:
-    """Change the owner of a directory, which is closed, and of all below it on its file system."""
-    device = os.fstat(top).st_dev
-    # Each open directory with the names of the directories in it that are still to be entered.
-    pending = [(top, _give_entries(top, uid, gid, device))]
+class _Entry(NamedTuple):
+    """One file of a tree; a directory is the "." of its own descriptor."""
+
+    directory: int
+    name: str
+    path: str
+    owner: tuple[int, int]
+
+
+def _check(entry: _Entry) -> None:
+    """Raise OSError for what cannot be given."""
+    if _UNMAPPED in entry.owner:
+        # Either really that id's, or somebody's whom we cannot name: then the kernel refuses.
+        _change(entry, *entry.owner)
+
+
+def _change(entry: _Entry, uid: int, gid: int) -> None:
     try:
+        os.chown(entry.name, uid, gid, dir_fd=entry.directory, follow_symlinks=False)
+    except OSError as error:
+        error.filename = entry.path
+        raise
+
+
+def _walk(source: int) -> Iterator[_Entry]:
+    """Find all of a tree on its file system; a directory comes before what is in it."""
+    top = os.open(".", _DIRECTORY, dir_fd=source)
+    device = os.fstat(top).st_dev
+    # Each open directory with its path and the names of those in it still to be entered.
+    pending: list[tuple[int, str, list[str]]] = [(top, "", [])]
+    try:
+        pending[0][2].extend((yield from _entries(top, "", device)))
         while pending:
-            directory, names = pending[-1]
+            directory, path, names = pending[-1]
             if not names:
                 pending.pop()
                 os.close(directory)
                 continue
+            path = os.path.join(path, names.pop())
             try:
-                below = os.open(names.pop(), _DIRECTORY, dir_fd=directory)
+                below = os.open(os.path.basename(path), _DIRECTORY, dir_fd=directory)
             except (FileNotFoundError, NotADirectoryError):
                 # Somebody changes the tree meanwhile.
                 continue
-            pending.append((below, []))
+            except OSError as error:
+                error.filename = path
+                raise
+            pending.append((below, path, []))
             if os.fstat(below).st_dev == device:
-                pending[-1] = (below, _give_entries(below, uid, gid, device))
+                pending[-1][2].extend((yield from _entries(below, path, device)))
     finally:
-        for directory, _ in pending:
+        for directory, _, _ in pending:
             os.close(directory)
 
 
-def _give_entries(directory: int, uid: int, gid: int, device: int) -> list[str]:
-    """Give a directory and what is in it, but for its directories, whose names are returned."""
-    os.fchown(directory, uid, gid)
+def _entries(directory: int, path: str, device: int) -> Generator[_Entry, None, list[str]]:
+    """Find a directory and what is in it, but for its directories, whose names are returned."""
+    own = os.fstat(directory)
+    yield _Entry(directory, ".", path, (own.st_uid, own.st_gid))
     directories = []
     with os.scandir(directory) as entries:
         for entry in entries:
             found = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 directories.append(entry.name)
-            elif found.st_dev == device and (found.st_uid, found.st_gid) != (uid, gid):
-                os.chown(entry.name, uid, gid, dir_fd=directory, follow_symlinks=False)
+            elif found.st_dev == device:
+                owner = (found.st_uid, found.st_gid)
+                yield _Entry(directory, entry.name, os.path.join(path, entry.name), owner)
     return directories

@@ -342,6 +342,27 @@ def test_what_belongs_to_somebody_else_is_not_given(rl: Rl) -> None:
     assert stat.S_IMODE(Path("/usr/share/doc").stat().st_mode) == 0o755
 
 
+def test_a_tree_is_given_whole_or_not_at_all(rl: Rl, tree: Path) -> None:
+    given = tree / "given"
+    (given / "sub").mkdir(parents=True)
+    (given / "sub").chmod(0o777)
+    (given / "first").touch()
+    out(rl, "-u", "33:33", "-v", f"{given}:/v:U", "alpine", "true")
+    (given / "sub/\x1bours").touch()
+    owners = [path.stat()[4:6] for path in (given, given / "first", given / "sub")]
+    refused = ["--userns", "nomap", "-u", "40:40", "-v", f"{given}:/v:U", "alpine", "true"]
+    done = rl(*RUN, *refused, check=False)
+    assert done.returncode == 125
+    assert r"'/v/sub/\x1bours' belongs to neither you nor the container" in done.stderr
+    assert [path.stat()[4:6] for path in (given, given / "first", given / "sub")] == owners
+    # What belongs to nobody can be given, for the container has such a user.
+    (given / "sub/\x1bours").unlink()
+    out(rl, "-u", "65534:65534", "-v", f"{given}:/v:U", "alpine", "true")
+    out(rl, "-u", "33", "-v", f"{given}:/v:U", "alpine", "sh", "-c", "touch /v/first")
+    out(rl, "-v", f"{given}:/v:U", "alpine", "true")
+    assert given.stat().st_uid == os.getuid()
+
+
 def test_a_deep_tree_is_given_whole(rl: Rl, tree: Path) -> None:
     script = "cd $1; for i in $(seq 500); do mkdir d; cd d; done; touch end"
     subprocess.run(["sh", "-c", script, "sh", tree], check=True)
