@@ -7,6 +7,10 @@ from typing import Final
 
 from rootless.errors import RlError
 
+# What the kernel and Docker count with.
+LARGEST: Final = (1 << 63) - 1
+_DIGITS: Final = 100
+
 _FORM: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
@@ -17,5 +21,10 @@ def parse_size(text: str) -> int:
     if found is None:
         raise RlError(f"invalid size {text!r}: expected a number and b, k, m, g or t")
     number, unit = found.groups()
-    size = 1024 ** _POWERS[unit.lower()]
-    return int(number) * size if number.isdecimal() else int(float(number) * size)
+    factor = 1024 ** _POWERS[unit.lower()]
+    # Of more digits than int() takes, a float is infinite.
+    exact = number.isdecimal() and len(number) <= _DIGITS
+    size = (int(number) if exact else float(number)) * factor
+    if size > LARGEST:
+        raise RlError(f"invalid size {text[:100]!r}: the largest is {LARGEST} bytes")
+    return int(size)

@@ -7,9 +7,9 @@ Called by the supervisor at the first start, and by exec.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rootless.cgroups import place, resources, tree
 from rootless.containers.announce import announce
@@ -20,6 +20,11 @@ from rootless.errors import RlError
 
 if TYPE_CHECKING:
     from rootless.cgroups.group import Budget, Group
+
+# The kernel's: a millisecond of each 100, and its PID_MAX_LIMIT.
+_LEAST: Final = 0.01
+_MOST_CPUS: Final = 1_000_000
+_MOST_PIDS: Final = 1 << 22
 
 
 def limits_of(container: Container) -> Limits:
@@ -69,25 +74,36 @@ def make(container: Container, pids: list[int], placed: Callable[[str], None]) -
 def _budget() -> Budget:
     """Return what the configuration gives all containers of the user together: [budget]."""
     from rootless import config
-    from rootless.cgroups.group import Budget
 
-    given = config.section("budget")
-    if not given:
-        return Budget()
+    return budget_of(config.section("budget"))
+
+
+def budget_of(given: Mapping[str, Any]) -> Budget:
+    """Read [budget]; RlError for what no kernel could enforce."""
+    from rootless.cgroups.group import Budget
     from rootless.sizes import parse_size
 
     if unknown := given.keys() - {"memory", "cpus", "pids"}:
         raise RlError(f"the configuration's [budget] has no {min(unknown)}: memory, cpus, pids")
-    for name, value in given.items():
-        kinds = (str, int) if name == "memory" else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise RlError(f"the configuration's [budget]: invalid {name} {value!r}")
+
+    def invalid(name: str, expected: str) -> RlError:
+        said = repr(given[name])[:100]
+        return RlError(f"the configuration's [budget]: invalid {name} {said} ({expected})")
+
     memory, cpus, pids = (given.get(name) for name in ("memory", "cpus", "pids"))
-    return Budget(
-        memory=None if memory is None else parse_size(str(memory)),
-        cpus=None if cpus is None else float(cpus),
-        pids=None if pids is None else int(pids),
-    )
+    if memory is not None:
+        try:
+            memory = parse_size(str(memory))
+        except RlError:
+            memory = 0
+        if not memory:
+            raise invalid("memory", 'a size such as "8G"')
+    # Nothing is between a number that is none and another.
+    if cpus is not None and not (type(cpus) in (int, float) and _LEAST <= cpus <= _MOST_CPUS):
+        raise invalid("cpus", f"a number from {_LEAST} to {_MOST_CPUS}")
+    if pids is not None and not (type(pids) is int and 1 <= pids <= _MOST_PIDS):
+        raise invalid("pids", f"a number from 1 to {_MOST_PIDS}")
+    return Budget(memory=memory, cpus=None if cpus is None else float(cpus), pids=pids)
 
 
 def entrance(container: Container, joining: int) -> list[int]:

@@ -93,12 +93,14 @@ def update(store: ContainerStore, container: Container, changes: Disk) -> bool:
 
 
 def _number(name: str, text: str) -> int:
-    from rootless.sizes import parse_size
+    from rootless.sizes import LARGEST, parse_size
 
     if name == "size":
         return parse_size(text)
     if not (text.isascii() and text.isdecimal()):
         raise RlError(f"invalid inodes {text!r}: expected a number of files")
+    if len(text) > len(str(LARGEST)) or int(text) > LARGEST:
+        raise RlError(f"invalid inodes {text[:100]!r}: the largest number is {LARGEST}")
     return int(text)
 
 

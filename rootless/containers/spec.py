@@ -21,7 +21,7 @@ from rootless.errors import RlError
 from rootless.images.manifest import ImageConfig
 from rootless.kernel.userns import IdMap, Maps
 from rootless.networks.mode import Mode
-from rootless.networks.ports import parse_expose, publish_all
+from rootless.networks.ports import parse_exposed, publish_all
 from rootless.networks.request import NetworkRequest
 
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -182,15 +182,15 @@ def build(
 
 def _ports(wanted: NetworkRequest, image: ImageConfig) -> dict[str, Any]:
     """Return what the annotation says of ports: those to publish, and the names of all exposed."""
-    exposed = [*wanted.exposed]
-    for name in image.exposed_ports:
-        exposed += parse_expose(name)
+    exposed = parse_exposed(image.exposed_ports)
+    exposed |= {(port.container, port.protocol) for port in wanted.exposed}
     published = list(wanted.published)
     if wanted.publish_all:
         published = publish_all(exposed, published)
+    exposed |= {(port.container, port.protocol) for port in published}
     return {
         "ports": tuple(asdict(port) for port in published),
-        "exposed": tuple(sorted({str(port) for port in (*exposed, *published)})),
+        "exposed": tuple(sorted(f"{number}/{protocol}" for number, protocol in exposed)),
     }
 
 

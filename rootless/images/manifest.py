@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
@@ -65,6 +65,8 @@ _OCI_NAMES: Final = {
 MAX_DOCUMENT: Final = 4 << 20
 MAX_LAYERS: Final = 500
 MAX_INDEX_ENTRIES: Final = 1000
+# Each port of TCP and of UDP.
+MAX_EXPOSED_PORTS: Final = 2 * 65535
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # NUL, and the halves of surrogate pairs that JSON can write one without the other.
@@ -290,7 +292,7 @@ def parse_config(data: bytes) -> ImageConfig:
         user=run.text("User"),
         stop_signal=run.text("StopSignal"),
         volumes=tuple(run.mapping("Volumes")),
-        exposed_ports=tuple(run.mapping("ExposedPorts")),
+        exposed_ports=tuple(run.mapping("ExposedPorts", MAX_EXPOSED_PORTS)),
         labels=run.labels("Labels"),
         healthcheck=run.mapping("Healthcheck") if run.has("Healthcheck") else None,
         created=created if _CREATED.fullmatch(created) else "",
@@ -408,12 +410,13 @@ class _Reader:
     def texts(self, key: str, limit: int | None = None) -> tuple[str, ...]:
         return tuple(self._checked(key, item) for item in self._list(key, limit))
 
-    def mapping(self, key: str) -> dict[str, Any]:
+    def mapping(self, key: str, limit: int | None = None) -> dict[str, Any]:
         value = self.value.get(key)
         if value is None:
             return {}
         if not isinstance(value, dict):
             self.fail(f"{key} is not an object")
+        self._check_count(key, value, limit)
         return {self._checked(key, name): item for name, item in value.items()}
 
     def labels(self, key: str) -> dict[str, str]:
@@ -431,9 +434,12 @@ class _Reader:
             return []
         if not isinstance(value, list):
             self.fail(f"{key} is not a list")
+        self._check_count(key, value, limit)
+        return value
+
+    def _check_count(self, key: str, value: Sized, limit: int | None) -> None:
         if limit is not None and len(value) > limit:
             self.fail(f"{key} has {len(value)} entries, more than {limit}")
-        return value
 
     def _checked(self, key: str, value: Any) -> str:
         """Return ``value`` if it is text that can be an argument, a variable or a name."""

@@ -6,7 +6,7 @@ finds the host's ports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,9 @@ from rootless.errors import RlError
 
 _PROTOCOLS: Final = ("tcp", "udp")
 _LARGEST: Final = 65535
+# More is no port, and int() takes only so many.
+_DIGITS: Final = 10
+_LONGEST_SHOWN: Final = 100
 # What Docker calls every address of the host.
 ANY: Final = "0.0.0.0"
 
@@ -65,9 +68,27 @@ def parse_publish(text: str) -> list[Port]:
 
 
 def parse_expose(text: str) -> list[Port]:
-    """Read the argument of --expose, or a name in an image's ExposedPorts: ``PORT[/PROTOCOL]``."""
+    """Read the argument of --expose: ``PORT[/PROTOCOL]``."""
     rest, protocol = _split_protocol(text)
     return [Port(number, protocol) for number in _range(rest, text)]
+
+
+def parse_exposed(names: Iterable[str]) -> set[tuple[int, str]]:
+    """Return number and protocol of all that an image's ExposedPorts name.
+
+    Ranges that overlap, however many, cost no more than all the ports that there are.
+    """
+    spans: dict[str, set[range]] = {}
+    for name in names:
+        rest, protocol = _split_protocol(name)
+        spans.setdefault(protocol, set()).add(_range(rest, name))
+    found: set[tuple[int, str]] = set()
+    for protocol, ranges in spans.items():
+        done = 0
+        for span in sorted(ranges, key=lambda span: span.start):
+            found.update((port, protocol) for port in range(max(span.start, done), span.stop))
+            done = max(done, span.stop)
+    return found
 
 
 def parse_single(text: str) -> Port:
@@ -107,7 +128,8 @@ def _split_ip(rest: str, text: str) -> tuple[str, str]:
 
 def _range(numbers: str, text: str) -> range:
     first, dash, last = numbers.partition("-")
-    if not all(part.isascii() and part.isdecimal() for part in (first, last if dash else first)):
+    parts = (first, last if dash else first)
+    if not all(part.isascii() and part.isdecimal() and len(part) <= _DIGITS for part in parts):
         raise _invalid(text, f"{numbers!r} is no port" if numbers else "")
     begin, end = int(first), int(last) if dash else int(first)
     if not 0 < begin <= end <= _LARGEST:
@@ -117,11 +139,11 @@ def _range(numbers: str, text: str) -> range:
 
 def _invalid(text: str, why: str = "") -> RlError:
     expected = "expected [IP:][HOST]:CONTAINER[/tcp|udp]"
-    return RlError(f"invalid port {text!r}: {why or expected}")
+    said = (why or expected)[:_LONGEST_SHOWN]
+    return RlError(f"invalid port {text[:_LONGEST_SHOWN]!r}: {said}")
 
 
-def publish_all(exposed: Iterable[Port], published: Sequence[Port]) -> list[Port]:
+def publish_all(exposed: Set[tuple[int, str]], published: Sequence[Port]) -> list[Port]:
     """Return ``published`` and, at any port of the host, what else is exposed (-P)."""
-    have = {(port.container, port.protocol) for port in published}
-    more = {(port.container, port.protocol) for port in exposed} - have
+    more = exposed - {(port.container, port.protocol) for port in published}
     return [*published, *(Port(number, protocol) for number, protocol in sorted(more))]

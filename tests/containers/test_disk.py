@@ -14,6 +14,7 @@ import pytest
 
 from rootless.containers.disk import Disk, parse
 from rootless.errors import RlError
+from rootless.sizes import LARGEST
 from tests.support.runner import Rl
 
 MIB = 1 << 20
@@ -72,6 +73,11 @@ def test_limits_are_sizes_as_dockers() -> None:
     assert parse(["size=2G", "inodes=10"]) == Disk(2 << 30, 10)
     assert parse(["size=512m", "size=1k"]) == Disk(1024)
     assert parse([]) == Disk()
+    assert parse([f"size={LARGEST}", f"inodes={LARGEST}"]) == Disk(LARGEST, LARGEST)
+    for count in (str(LARGEST + 1), "9" * 26, "9" * 5000):
+        for too_many in (f"size={count}", f"size={count[:-2]}.5k", f"inodes={count}"):
+            with pytest.raises(RlError, match=str(LARGEST)):
+                parse([too_many])
     for wrong in ("size", "size=", "inodes=1k", "inodes=-1", "size=x", "dm.size=1", "=1"):
         with pytest.raises(RlError):
             parse([wrong])

@@ -367,3 +367,12 @@ def test_a_platform_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert str(raised.value) == "no image for linux/amd64 (there is: linux/arm64, linux/s390x)"
     with pytest.raises(RlError, match="there is: none"):
         choose(offer("linux/amd64", kind="application/x-other"), Platform.parse("linux/amd64"))
+
+
+def test_an_image_exposes_no_more_ports_than_there_are() -> None:
+    every: dict[str, Any] = {
+        f"{port}/{name}": {} for port in range(1, 65536) for name in ("tcp", "udp")
+    }
+    assert len(parse_config(encode(config(config={"ExposedPorts": every}))).exposed_ports) == 131070
+    with pytest.raises(RlError, match="ExposedPorts has 131071 entries"):
+        parse_config(encode(config(config={"ExposedPorts": every | {"0080/tcp": {}}})))

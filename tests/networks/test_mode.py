@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+
 import pytest
 
 from rootless.errors import RlError
 from rootless.networks import programs
 from rootless.networks.etc import hosts, resolv_conf
 from rootless.networks.mode import Mode, choose
-from rootless.networks.ports import Port, parse_expose, parse_publish, publish_all
+from rootless.networks.ports import Port, parse_exposed, parse_publish, publish_all
 from rootless.networks.request import NetworkRequest, check_mac, parse_add_host
 
 PASTA = Mode("pasta")
@@ -88,15 +91,33 @@ def test_ports_are_read_as_docker_reads_them(text: str, ports: list[Port]) -> No
 @pytest.mark.parametrize(
     "text",
     ["", "x", "0", "65536", "80/sctp", "8080:", ":80:", "1.2.3:80:80", "::1:80:80", "[::1]80",
-     "8000-8002:80-81", "81-80", "-1", "80:80:80:80", "٣"],
+     "8000-8002:80-81", "81-80", "-1", "80:80:80:80", "٣",
+     "9" * 5000, "1-" + "9" * 5000],
 )  # fmt: skip
 def test_ports_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(RlError, match="invalid port"):
         parse_publish(text)
+    with pytest.raises(RlError, match=r"^.{15,300}$"):
+        parse_exposed([text or "x"])
+
+
+def test_ranges_that_an_image_exposes_again_and_again_are_looked_at_once() -> None:
+    names = [f"{first}-65535/{name}" for first in range(1, 100) for name in ("tcp", "UDP")]
+    calls: Counter[str] = Counter()
+    sys.setprofile(lambda frame, event, argument: calls.update([event]))
+    try:
+        ports = parse_exposed(names)
+    finally:
+        sys.setprofile(None)
+    assert len(ports) == 2 * 65535
+    assert calls["call"] < 3 * 65535
+    assert parse_exposed(["1-3", "2-5", "4", "9-10/udp"]) == {
+        *((number, "tcp") for number in range(1, 6)), (9, "udp"), (10, "udp"),
+    }  # fmt: skip
 
 
 def test_all_that_is_exposed_is_published_once() -> None:
-    exposed = [*parse_expose("80"), *parse_expose("53/udp"), *parse_expose("80-81")]
+    exposed = parse_exposed(["80", "53/udp", "80-81"])
     published = [Port(80, host=8080)]
     assert publish_all(exposed, published) == [*published, Port(53, "udp"), Port(81)]
 
