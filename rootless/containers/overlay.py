@@ -60,6 +60,7 @@ class Server:
         fuse: int,
         maps: Maps | None = None,
         owners: dict[str, Any] | None = None,
+        runs: bool = True,
     ) -> None:
         """Serve these directories (``lower`` from the top down) on the mounted ``fuse``.
 
@@ -67,11 +68,12 @@ class Server:
 
         ``pidfd`` is that of the container's PID 1, which the server kills if we die, and whose
         user namespace it joins; with ``maps`` it makes one of its own. ``owners`` are the
-        arguments of Ownership: how the stored ids are shown.
+        arguments of Ownership: how the stored ids are shown. Of a container that ``runs``, the
+        time of the log's last change tells when it ended, whoever else could not.
         """
         self._log = log
         directories = {"lower": lower, "upper": upper, "work": work, "log": log}
-        ids = {"apart": maps is not None, "owners": owners}
+        ids = {"apart": maps is not None, "owners": owners, "runs": runs}
         self._channel.send({**directories, **asdict(disk), **ids}, pidfd, fuse)
         if maps is not None:
             if self._channel.receive()[0] is None:
@@ -191,6 +193,9 @@ def _main(channel: Channel) -> int:
         return True
 
     connection.serve({channel.fileno(): hear})
+    if directories["runs"]:
+        with contextlib.suppress(OSError):
+            os.utime(2)
     return 0
 
 

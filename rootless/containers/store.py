@@ -142,7 +142,11 @@ class Container:
 
 def now() -> str:
     """Return the time as state.json holds it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _written(datetime.now(UTC))
+
+
+def _written(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class ContainerStore:
@@ -338,8 +342,19 @@ def _read_state(path: Path) -> State:
         status="exited",
         exit_code=LOST,
         error=state.error or "its supervisor did not record how it ended",
+        finished_at=_server_ended(path, state) or state.finished_at,
         init=None,
     )
+
+
+def _server_ended(path: Path, state: State) -> str:
+    """Return when the overlay server saw the last run end, "" if it could not say so either."""
+    with contextlib.suppress(FileNotFoundError):
+        changed = (path / "overlay.log").stat().st_mtime
+        ended = _written(datetime.fromtimestamp(changed, UTC))
+        if ended > state.started_at:
+            return ended
+    return ""
 
 
 def read_health(path: Path) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ def opened(
                 disk=disk.of(container),
                 pidfd=child.pidfd,
                 fuse=fds[0],
+                runs=False,
                 **idmaps.serving(maps, userns.storage_maps()),
             )
             os.close(fds[0])

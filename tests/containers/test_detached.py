@@ -251,6 +251,12 @@ def test_kill_9_leaves_a_truthful_state_and_all_of_the_log(rl: Rl, victim: str) 
         assert (state["Status"], state["Pid"]) == ("exited", 0)
         assert state["ExitCode"] == (255 if victim == "supervisor" else 137)
         assert rl("logs", "hit").stdout == "up\n"
+        while " ago" not in rl("ps", "-a", "-f", "name=hit", "--format", "{{.Status}}").stdout:
+            pass
+        finished = state_of(rl, "hit")["FinishedAt"]
+        assert finished > state["StartedAt"]
+        rl("cp", "hit:/etc/hostname", "-")
+        assert state_of(rl, "hit")["FinishedAt"] == finished
         # It can be used again.
         rl("start", "hit")
         assert state_of(rl, "hit")["Status"] == "running"
