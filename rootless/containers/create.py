@@ -13,7 +13,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-from rootless.containers import confinement, devices, disk, identity, names
+from rootless.containers import confinement, devices, disk, identity, names, namespaces
 from rootless.containers.announce import announce
 from rootless.containers.request import Request, valid_name
 from rootless.containers.seccomp import filters, program
@@ -56,6 +56,7 @@ def create(
     sources = find_sources(root, request, image.config.volumes)
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)
+    namespaces.check_network(mode.name, request.namespaces.shared)
     shared = mode.name == "host"
     isolation = request.isolation
     host_name = shared or "uts" in request.namespaces.shared

@@ -83,6 +83,20 @@ def check_hostname(hostname: str | None, shared: frozenset[str]) -> None:
         raise RlError("--hostname and --uts host contradict each other")
 
 
+def check_network(program: str, shared: frozenset[str]) -> None:
+    """Raise RlError for a program that connects a container which could take it over.
+
+    slirp4netns can be traced by whoever is root of its user namespace, the container's, and sees
+    it: then the host's loopback and files are in reach. pasta keeps itself from being traced.
+    """
+    if program == "slirp4netns" and "pid" in shared:
+        raise RlError(
+            "--pid host and --network slirp4netns cannot be used together: the container could "
+            "take slirp4netns over (use pasta, which is in the package passt of Debian, Ubuntu "
+            "and Fedora, or --network none)"
+        )
+
+
 def parse_devices(texts: Iterable[str]) -> tuple[Device, ...]:
     """Read HOST[:TARGET[:PERMISSIONS]], as Docker does."""
     found = []

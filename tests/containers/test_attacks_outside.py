@@ -201,6 +201,30 @@ syscalls.prctl = allow
     assert attack(changed(rl, outside, dumpable))
 
 
+TAKE_OVER = """
+for p in /proc/[0-9]*; do
+    grep -q DIRECTORY.*/PROGRAM $p/cmdline 2>/dev/null || continue
+    ls $p/root/ >/dev/null 2>&1 && echo reached || echo refused
+done
+"""
+
+
+def test_program_that_connects_a_container_which_sees_it_cannot_be_taken_over(rl: Rl) -> None:
+    def attack(rl: Rl, program: str) -> str:
+        options = ("--rm", "--pid", "host", "--network", program)
+        script = TAKE_OVER.replace("DIRECTORY", f"^{rl.directory}").replace("PROGRAM", program)
+        done = rl("run", *options, "alpine", "sh", "-c", script, check=False)
+        return done.stdout + done.stderr
+
+    unchecked = """
+from rootless.containers import namespaces
+namespaces.check_network = lambda *_: None
+"""
+    assert "could take slirp4netns over (use pasta" in attack(rl, "slirp4netns")
+    assert attack(changed(rl, unchecked), "slirp4netns") == "reached\n"
+    assert attack(rl, "pasta") == "refused\n"
+
+
 def test_no_namespace_of_the_host_is_shared(rl: Rl) -> None:
     kinds = ("user", "mnt", "pid", "uts", "ipc", "net", "cgroup")
     ours = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in kinds}
