@@ -22,7 +22,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 def write_file(aside: Path, path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a small file so that it is there as a whole or not at all."""
-    fd = create(aside)
+    fd = create(aside, path)
     try:
         write_all(fd, data, path)
         if durable:
@@ -53,12 +53,12 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def create(path: Path) -> int:
-    """Return a descriptor of a new file that only its owner may read."""
+def create(path: Path, called: Path | None = None) -> int:
+    """Return a descriptor of a new file that only its owner may read; errors say ``called``."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(called or path, error) from None
 
 
 def write_all(fd: int, data: bytes | memoryview, path: Path) -> None:

@@ -136,7 +136,15 @@ def available(path: str) -> set[str]:
 
 
 def explain_missing(missing: set[str], way: Way | None = None) -> str:
-    """Say which controllers a limit would need, and what the administrator can do."""
+    """Say which controllers a limit would need, and what the administrator can do.
+
+    None are ``missing`` where it is a parent that was asked for, and there is no ``way`` to it.
+    """
+    if not missing and way is not None:
+        return (
+            f"--cgroup-parent needs a cgroup that is delegated to you: {way.reason} (ask the "
+            f"administrator for: {way.cure})"
+        )
     names = " ".join(sorted(missing))
     cures = [f"Delegate={names} in /etc/systemd/system/user@.service.d/delegate.conf"]
     why = ""

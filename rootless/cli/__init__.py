@@ -142,7 +142,9 @@ _SECTIONS: Final = {
             "ls": _IMAGES,
             "rm": _RMI,
             "inspect": Entry("rootless.cli.inspect:inspect_image", "Show all about images"),
-            "prune": Entry("rootless.cli.prune:images", "Remove the images that no container has"),
+            "prune": Entry(
+                "rootless.cli.prune:images", "Remove images without a tag that no container has"
+            ),
         },
     ),
     "system": Section(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-v", "--verbose", is_flag=True, help="Show each of them.")
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
 @pass_settings

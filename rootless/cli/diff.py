@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
 @pass_settings
 def diff(settings: Settings, name: str) -> None:

@@ -9,10 +9,11 @@ import click
 
 from rootless.cli import complete
 from rootless.cli.cp import refuse_terminal
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE, not to standard output.")
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.containers)
 @pass_settings
@@ -33,7 +34,7 @@ def export(settings: Settings, output: str | None, name: str) -> None:
         return
     path = Path(output)
     aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    fd = files.create(aside)
+    fd = files.create(aside, path)
     try:
         write(settings.root, container, fd)
         files.publish(fd, aside, path)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command("run")
+@click.command("run", cls=FlagCommand)
 @click.argument("name", metavar="CONTAINER", shell_complete=complete.running)
 @pass_settings
 def run(settings: Settings, name: str) -> int:

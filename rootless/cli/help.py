@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from rootless.cli.flags import FlagCommand
 
-@click.command("help")
+
+@click.command("help", cls=FlagCommand)
 @click.argument("names", metavar="[COMMAND]", nargs=-1)
 @click.pass_context
 def show(context: click.Context, names: tuple[str, ...]) -> None:

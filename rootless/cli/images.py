@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-a", "--all", is_flag=True, expose_value=False, help="Accepted: all are shown.")
 @click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
 @click.option("--digests", is_flag=True, help="Show the digests that registries know them by.")

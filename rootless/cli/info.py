@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _WITHOUT_SUBORDINATE_IDS: Final = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "afs")
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a Go template.')
 @pass_settings
 def info(settings: Settings, template: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 _KINDS: Final = ("container", "image", "volume")
@@ -16,7 +17,7 @@ _KINDS: Final = ("container", "image", "volume")
 _format = click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a template.')
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @_format
 @click.option("--type", "kind", type=click.Choice(_KINDS), help="Look for these.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.both)
@@ -28,7 +29,7 @@ def inspect(
     return _inspect(settings, [kind] if kind else _KINDS, names, template)
 
 
-@click.command("inspect")
+@click.command("inspect", cls=FlagCommand)
 @_format
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
@@ -39,7 +40,7 @@ def inspect_container(settings: Settings, template: str | None, names: tuple[str
     return _inspect(settings, ["container"], names, template)
 
 
-@click.command("inspect")
+@click.command("inspect", cls=FlagCommand)
 @_format
 @click.argument(
     "names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete.images
@@ -50,7 +51,7 @@ def inspect_image(settings: Settings, template: str | None, names: tuple[str, ..
     return _inspect(settings, ["image"], names, template)
 
 
-@click.command("inspect")
+@click.command("inspect", cls=FlagCommand)
 @_format
 @click.argument(
     "names", metavar="VOLUME...", nargs=-1, required=True, shell_complete=complete.volumes

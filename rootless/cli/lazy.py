@@ -71,12 +71,14 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         import difflib
 
-        from rootless.cli.missing import is_command
+        from rootless.cli.missing import instead_of, is_command
 
         path = ctx.command_path
         if is_command(name):
             asked = f"{path} {name}".removeprefix("rl ")
-            raise RlError(f"'{asked}' is not here yet (see '{path} --help')")
+            other = instead_of(name)
+            meanwhile = f": meanwhile '{other}' does it" if other else ""
+            raise RlError(f"'{asked}' is not here yet{meanwhile} (see '{path} --help')")
         close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
         hint = f"did you mean '{path} {close[0]}'? See" if close else "see"
         raise RlError(f"'{name}' is not a command of {path} ({hint} '{path} --help')")

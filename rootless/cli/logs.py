@@ -41,13 +41,24 @@ def logs(
     logview.show(
         container,
         logview.Selection(
-            tail=int(tail) if tail.isdecimal() else None,
+            tail=parse_tail(tail),
             since=parse_moment(since, now) if since else None,
             until=parse_moment(until, now) if until else None,
         ),
         follow=follow,
         timestamps=timestamps,
     )
+
+
+def parse_tail(text: str) -> int | None:
+    """Read a number of lines; None, as any number below 0, is all."""
+    if text == "all":
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        raise RlError(f"invalid number of lines {text!r}: expected a number or all") from None
+    return number if number >= 0 else None
 
 
 def parse_moment(text: str, now: datetime) -> datetime:

@@ -15,6 +15,14 @@ _COMMANDS: Final = frozenset(
         "prune push save search secret service stack swarm tag"
     ).split()
 )
+# What does it meanwhile; images are an OCI layout.
+_IMAGE: Final = "oci:$HOME/.local/share/rl/images:docker.io/library/NAME:TAG"
+_INSTEAD: Final = {
+    "login": "skopeo login",
+    "logout": "skopeo logout",
+    "push": f"skopeo copy {_IMAGE} docker://…",
+    "save": f"skopeo copy {_IMAGE} oci-archive:…",
+}
 _RUN_OPTIONS: Final = frozenset(
     ("annotation domainname gpus ip6 link network-alias oom-kill-disable runtime").split()
 )
@@ -23,6 +31,11 @@ _RUN_OPTIONS: Final = frozenset(
 def is_command(name: str) -> bool:
     """Tell whether Docker has a command of that name that is not here."""
     return name in _COMMANDS
+
+
+def instead_of(name: str) -> str:
+    """Return another program's command that does what ours cannot yet, or ""."""
+    return _INSTEAD.get(name, "")
 
 
 def run_option(name: str) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
 )
@@ -28,7 +29,7 @@ def pause(settings: Settings, names: tuple[str, ...]) -> int:
     return for_each(names, pause_one)
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from rootless.cli import pruning
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 _CONDITIONS = ("label", "label!", "until")
 _filter = pruning.filter_option("Only some, by label, label!, or until a time (10m, RFC 3339).")
 
 
-@click.command("prune")
+@click.command("prune", cls=FlagCommand)
 @pruning.force_option
 @_filter
 @pass_settings
@@ -24,15 +25,15 @@ def prune(settings: Settings, force: bool, conditions: tuple[str, ...]) -> None:
         pruning.say(pruning.containers(settings.root, wanted))
 
 
-@click.command("prune")
+@click.command("prune", cls=FlagCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that have a tag.")
 @pruning.force_option
 @_filter
 @pass_settings
 def images(settings: Settings, everything: bool, force: bool, conditions: tuple[str, ...]) -> None:
-    """Remove the images that no container has.
+    """Remove images without a tag that no container has.
 
-    Those without a tag, or all.
+    With --all those with a tag, too.
     """
     from rootless.cli import filters
 
@@ -45,7 +46,7 @@ def images(settings: Settings, everything: bool, force: bool, conditions: tuple[
         pruning.say(pruning.images(settings.root, wanted, everything=everything))
 
 
-@click.command("prune")
+@click.command("prune", cls=FlagCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also images that have a tag.")
 @click.option("--volumes", is_flag=True, help="Also volumes that nobody named.")
 @pruning.force_option

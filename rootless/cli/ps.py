@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rootless.containers.store import Container
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Show those that do not run, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="KEY=VALUE",
     help="Show some, by ancestor, before, exited, health, id, label, name, network, "
-    "restart-policy, since, status, volume.",
+    "restart-policy, should-start-on-boot, since, status, volume.",
 )
 @pass_settings
 def ps(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Do not show progress.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Fetch the image for this platform.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.images)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-f", "--force", is_flag=True, help="Remove images of stopped containers, too.")
 @click.argument(
     "names", metavar="IMAGE...", nargs=-1, required=True, shell_complete=complete.images

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _DISK_SECONDS = 10.0
 _CLEAR_SCREEN = "\033[2J\033[H"
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Show those that do not run, too.")
 @click.option("--no-stream", is_flag=True, help="Show it once, and not every second.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")

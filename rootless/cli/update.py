@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from rootless.cli import complete
+from rootless.cli.flags import FlagCommand
 from rootless.cli.options import limits, storage
 from rootless.cli.settings import Settings, pass_settings
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @limits.changeable
 @storage.disk_limit
 @click.option("--restart", metavar="POLICY", help="When they are started again, as in rl run.")

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from rootless import __version__
+from rootless.cli.flags import FlagCommand
 from rootless.cli.template import Map
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a Go template.')
 def version(template: str | None) -> None:
     """Show the versions of rl and its parts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rootless.cli import complete, pruning
+from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 _names = click.argument(
@@ -12,7 +13,7 @@ _names = click.argument(
 )
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option(
     "-d",
     "--driver",
@@ -49,7 +50,7 @@ def create(
     click.echo(name)
 
 
-@click.command("ls")
+@click.command("ls", cls=FlagCommand)
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
 @click.option(
@@ -82,7 +83,7 @@ def list_volumes(
     click.echo(render(rows, volume_view.TITLES, volume_view.COLUMNS, template), nl=False)
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-f", "--force", is_flag=True, help="One that is not there is no error.")
 @_names
 @pass_settings
@@ -103,7 +104,7 @@ def rm(settings: Settings, force: bool, names: tuple[str, ...]) -> int:
     return for_each(names, remove_one)
 
 
-@click.command
+@click.command(cls=FlagCommand)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that have a name.")
 @pruning.force_option
 @pruning.filter_option("Only some, by label, label!, all.")

@@ -128,10 +128,24 @@ def update(store: ContainerStore, container: Container, limits: Limits) -> None:
     """Let these limits be in force: now, if the container runs, and for later runs."""
     path = container.state.cgroup
     if container.state.status == "running":
-        if not path:
-            raise RlError(f"cannot limit container {container.name}: it was started without cgroup")
         from rootless.cgroups import group
 
+        if not path:
+            raise RlError(
+                f"cannot limit container {container.name}: it was started without cgroup"
+                f"{_why_without(limits)}"
+            )
         group.apply(path, resources_of(limits))
     store.update(container, limits=asdict(limits))
     announce(container, "update")
+
+
+def _why_without(limits: Limits) -> str:
+    from rootless.cgroups.group import explain_missing
+
+    if limits.cgroups == "disabled":
+        return " (--cgroups=disabled)"
+    way = place.find()
+    if way.kind != "none":
+        return " (start it again: now it can have one)"
+    return f": {explain_missing(resources.controllers(resources_of(limits)), way)}"

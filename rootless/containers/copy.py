@@ -89,7 +89,10 @@ def copy(root: Path, source: End, target: End, options: Options) -> Done:
         reading, writing = _open(root, source, target, options, cleanup)
         if reading is None:
             assert writing is not None
-            if writing.look_at_target(target.path).kind != "directory":
+            there = writing.look_at_target(target.path)
+            if there.kind == "missing":
+                raise RlError(f"the destination directory {target} must exist")
+            if there.kind != "directory":
                 raise RlError(f"the destination {target} must be a directory")
             writing.unpack(0, keep=options.archive, foreign=True)
             return _done({"size": 0}, writing.result())

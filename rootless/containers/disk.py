@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rootless.errors import RlError
 
 if TYPE_CHECKING:
     from rootless.containers.store import Container, ContainerStore
+
+# The files that what every container has is mounted on, their directories, and a few more.
+_LEAST_SIZE: Final = 64 << 10
+_LEAST_INODES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,16 @@ def _number(name: str, text: str) -> int:
     from rootless.sizes import LARGEST, parse_size
 
     if name == "size":
-        return parse_size(text)
-    if not (text.isascii() and text.isdecimal()):
+        number, least, shown = parse_size(text), _LEAST_SIZE, "64k"
+    elif not (text.isascii() and text.isdecimal()):
         raise RlError(f"invalid inodes {text!r}: expected a number of files")
-    if len(text) > len(str(LARGEST)) or int(text) > LARGEST:
+    elif len(text) > len(str(LARGEST)) or int(text) > LARGEST:
         raise RlError(f"invalid inodes {text[:100]!r}: the largest number is {LARGEST}")
-    return int(text)
+    else:
+        number, least, shown = int(text), _LEAST_INODES, str(_LEAST_INODES)
+    if 0 < number < least:
+        raise RlError(f"{name}={text} is too little for a container to start: at least {shown}")
+    return number
 
 
 def describe(disk: Disk) -> dict[str, str]:

@@ -79,7 +79,8 @@ def _resolve(source: str) -> str:
     except OSError as error:
         # Docker's -v would make a directory; it is Podman that spots the misspelt name.
         why = (error.strerror or "").lower()
-        raise RlError(f"cannot mount {source}: {why}") from None
+        cure = " (create it first)" if isinstance(error, FileNotFoundError) else ""
+        raise RlError(f"cannot mount {source}: {why}{cure}") from None
 
 
 def _check_may_be_given(source: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootless.cgroups.group import own_service
+from rootless.cgroups.group import explain_missing, own_service
 from rootless.cgroups.place import Level, Way, choose
 
 SESSION = "/user.slice/user-1000.slice/session-1.scope"
@@ -47,3 +47,19 @@ def test_a_container_is_part_of_the_service_that_starts_it() -> None:
     assert own_service(f"{manager}/app.slice/job.service/leaf", 1000) == "job.service"
     assert own_service(APP, 1000) is None
     assert own_service(SESSION, 1000) is None
+
+
+NOWHERE = Way("none", reason="nothing is yours", cure="loginctl enable-linger me")
+
+
+def test_what_is_missing_is_said_with_what_the_administrator_can_do() -> None:
+    said = explain_missing({"memory", "cpu"}, NOWHERE)
+    assert "need the cgroup controllers cpu memory, which are not delegated to you: nothing" in said
+    assert "loginctl enable-linger me; Delegate=cpu memory in" in said
+
+
+def test_a_parent_needs_a_delegated_cgroup_and_no_controllers() -> None:
+    assert explain_missing(set(), NOWHERE) == (
+        "--cgroup-parent needs a cgroup that is delegated to you: nothing is yours (ask the "
+        "administrator for: loginctl enable-linger me)"
+    )

@@ -297,6 +297,7 @@ def test_containers_copy_to_each_other_and_to_themselves(rl: Rl, running: str, b
         ("HERE/f", "HERE/g", "one of both must be in a container"),
         ("HERE/f", "none:/x", "no such container: none"),
         ("-", "BOX:/src/f", "must be a directory"),
+        ("-", "BOX:/nowhere", "/nowhere must exist"),
         ("-", "BOX:/src", "the archive is damaged"),
     ],
 )

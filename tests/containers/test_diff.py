@@ -157,6 +157,10 @@ def test_export_is_not_written_to_a_terminal_nor_left_half(rl: Rl, tmp_path: Pat
         os.close(slave)
         assert done.returncode == 125
         assert "not written to a terminal" in done.stderr
+        nowhere = rl("export", "-o", str(tmp_path / "no/x.tar"), "half", check=False)
+        assert nowhere.stderr == (
+            f"rl: cannot write {tmp_path}/no/x.tar: No such file or directory\n"
+        )
         (tmp_path / "x.tar").write_text("old")
         limited = f"ulimit -f 1; exec {rl.command[0]} export -o {tmp_path}/x.tar half"
         done = subprocess.run(

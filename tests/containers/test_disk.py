@@ -70,14 +70,18 @@ def assert_fills(rl: Rl, name: str, script: str) -> None:
 
 
 def test_limits_are_sizes_as_dockers() -> None:
-    assert parse(["size=2G", "inodes=10"]) == Disk(2 << 30, 10)
-    assert parse(["size=512m", "size=1k"]) == Disk(1024)
+    assert parse(["size=2G", "inodes=16"]) == Disk(2 << 30, 16)
+    assert parse(["size=512m", "size=64k"]) == Disk(65536)
     assert parse([]) == Disk()
     assert parse([f"size={LARGEST}", f"inodes={LARGEST}"]) == Disk(LARGEST, LARGEST)
     for count in (str(LARGEST + 1), "9" * 26, "9" * 5000):
         for too_many in (f"size={count}", f"size={count[:-2]}.5k", f"inodes={count}"):
             with pytest.raises(RlError, match=str(LARGEST)):
                 parse([too_many])
+    assert parse(["size=0", "inodes=0"]) == Disk(0, 0)
+    for few in ("size=1k", "inodes=15"):
+        with pytest.raises(RlError, match=f"{few} is too little"):
+            parse([few])
     for wrong in ("size", "size=", "inodes=1k", "inodes=-1", "size=x", "dm.size=1", "=1"):
         with pytest.raises(RlError):
             parse([wrong])
@@ -226,7 +230,7 @@ def test_update_of_a_container_without_limit_waits_for_its_next_start(rl: Rl) ->
     finally:
         rl("rm", "-f", "free")
     assert rl("update", "none", check=False).returncode == 125
-    assert "no such container" in rl("update", "--storage-opt", "size=1", "no", check=False).stderr
+    assert "no such container" in rl("update", "--storage-opt", "size=1m", "no", check=False).stderr
 
 
 def test_volume_that_is_to_have_a_limit_is_refused_not_made_without(rl: Rl) -> None:

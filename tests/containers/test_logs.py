@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rootless.cli.logs import parse_moment
+from rootless.cli.logs import parse_moment, parse_tail
 from rootless.containers import log, logview
 from rootless.errors import RlError
 from tests.support.runner import Rl
@@ -214,6 +214,16 @@ def test_tail_goes_back_through_older_files(tmp_path: Path, count: int) -> None:
 )
 def test_times_are_understood_as_docker_does(text: str, moment: datetime) -> None:
     assert parse_moment(text, datetime(2026, 1, 31, 9, tzinfo=UTC)) == moment
+
+
+@pytest.mark.parametrize(("text", "lines"), [("all", None), ("-1", None), ("0", 0), ("12", 12)])
+def test_tail_is_a_number_or_all(text: str, lines: int | None) -> None:
+    assert parse_tail(text) == lines
+
+
+def test_nonsense_is_no_number_of_lines() -> None:
+    with pytest.raises(RlError, match="invalid number of lines 'x'"):
+        parse_tail("x")
 
 
 def test_nonsense_is_no_time() -> None:

@@ -64,7 +64,7 @@ def test_our_own_failure_is_125_and_one_line(rl: Rl) -> None:
     done = rl(*RUN, "-v", "/no/such/directory:/x", "alpine", "true", check=False)
     assert (done.returncode, done.stderr) == (
         125,
-        "rl: cannot mount /no/such/directory: no such file or directory\n",
+        "rl: cannot mount /no/such/directory: no such file or directory (create it first)\n",
     )
 
 

@@ -222,7 +222,9 @@ def test_missing_bind_source_is_an_error_and_not_made(
     missing = tmp_path / "missing"
     done = rl(*RUN, option[0], option[1].format(missing), "alpine", "true", check=False)
     assert done.returncode == 125
-    assert done.stderr == f"rl: cannot mount {missing}: no such file or directory\n"
+    assert done.stderr == (
+        f"rl: cannot mount {missing}: no such file or directory (create it first)\n"
+    )
     assert not missing.exists()
 
 

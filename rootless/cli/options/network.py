@@ -14,7 +14,7 @@ options = together(
         "--network",
         "--net",
         metavar="MODE",
-        help="none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…].",
+        help="bridge, none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…].",
     ),
     click.option(
         "-p",

@@ -28,6 +28,13 @@ def test_a_limit_is_refused_with_what_the_administrator_can_do(
     assert rl("run", "--rm", option, "--cgroups=disabled", IMAGE, "true").returncode == 0
 
 
+def test_a_cgroup_parent_is_refused_without_naming_controllers() -> None:
+    done = rl("run", "--rm", "--cgroup-parent=/x", IMAGE, "true", check=False)
+    assert done.returncode == 125
+    assert "--cgroup-parent needs a cgroup that is delegated to you" in done.stderr
+    assert "controllers" not in done.stderr
+
+
 def test_what_needs_a_cgroup_says_so() -> None:
     rl("run", "-d", "--name", "free", IMAGE, "sleep", "1000")
     try:
@@ -37,6 +44,7 @@ def test_what_needs_a_cgroup_says_so() -> None:
         assert "rl info" in done.stderr
         done = rl("update", "-m", "64m", "free", check=False)
         assert "it was started without cgroup" in done.stderr
+        assert "loginctl enable-linger guest" in done.stderr
         assert (
             rl("stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}}").stdout == "free --\n"
         )
