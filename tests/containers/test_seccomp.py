@@ -243,6 +243,8 @@ gate = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(
 print("keyctl", call(250, 0, -3, 0), -gate(288, 0) if gate(288, 0) < 0 else 0)
 print("personality", call(135, 0x40000), -gate(136, 0x40000) if gate(136, 0x40000) < 0 else 0)
 print("vsock", call(41, 40, 1, 0) == 1)
+# Of the old way to make a socket, without arguments that it could read.
+print("socketcall", -gate(102, 1))
 print("unix", call(41, 1, 1, 0))
 print("clone3", call(435, 0, 0))
 print("newer", call(4000))
@@ -263,6 +265,7 @@ def test_default_lets_neither_64_nor_32_bit_programs_at_what_docker_forbids(
         "keyctl": [eperm, eperm],
         "personality": [eperm, eperm],
         "vsock": ["True"],
+        "socketcall": [enosys],
         "unix": ["0"],
         "clone3": [enosys],
         "newer": [enosys],
@@ -273,6 +276,7 @@ def test_default_lets_neither_64_nor_32_bit_programs_at_what_docker_forbids(
     assert (free["keyctl"][0], free["personality"]) == ("0", ["0", "0"])
     assert free["keyctl"][1] == str(errno.EINVAL)
     assert (free["unshare"], free["vsock"]) == (["0"], ["False"])
+    assert free["socketcall"] == [str(errno.EFAULT)]
     assert free["clone3"] == [str(errno.EINVAL)]
     assert probe("--cap-add", "SYS_ADMIN")["unshare"] == ["0"]
 
