@@ -56,7 +56,9 @@ def create(
     sources = find_sources(root, request, image.config.volumes)
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)
-    namespaces.check_network(mode.name, request.namespaces.shared)
+    namespaces.check_network(
+        mode.name, request.namespaces.shared, [source for _, source in sources.mounts]
+    )
     shared = mode.name == "host"
     isolation = request.isolation
     host_name = shared or "uts" in request.namespaces.shared

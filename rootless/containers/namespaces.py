@@ -83,17 +83,20 @@ def check_hostname(hostname: str | None, shared: frozenset[str]) -> None:
         raise RlError("--hostname and --uts host contradict each other")
 
 
-def check_network(program: str, shared: frozenset[str]) -> None:
+def check_network(program: str, shared: frozenset[str], sources: Iterable[str]) -> None:
     """Raise RlError for a program that connects a container which could take it over.
 
     slirp4netns can be traced by whoever is root of its user namespace, the container's, and sees
-    it: then the host's loopback and files are in reach. pasta keeps itself from being traced.
+    it, be it by a bind of one of the ``sources``: then the host's loopback and files are in reach.
+    pasta keeps itself from being traced.
     """
-    if program == "slirp4netns" and "pid" in shared:
+    if program == "slirp4netns" and (
+        "pid" in shared or any(f"{source}/".startswith("/proc/") for source in sources)
+    ):
         raise RlError(
-            "--pid host and --network slirp4netns cannot be used together: the container could "
-            "take slirp4netns over (use pasta, which is in the package passt of Debian, Ubuntu "
-            "and Fedora, or --network none)"
+            "--network slirp4netns cannot be used with --pid host or a bind of /proc: the "
+            "container could take slirp4netns over (use pasta, which is in the package passt of "
+            "Debian, Ubuntu and Fedora, or --network none)"
         )
 
 

@@ -208,17 +208,21 @@ syscalls.prctl = allow
 
 
 TAKE_OVER = """
-for p in /proc/[0-9]*; do
+for p in PROC/[0-9]*; do
     grep -q DIRECTORY.*/PROGRAM $p/cmdline 2>/dev/null || continue
     ls $p/root/ >/dev/null 2>&1 && echo reached || echo refused
 done
 """
 
 
-def test_program_that_connects_a_container_which_sees_it_cannot_be_taken_over(rl: Rl) -> None:
+@pytest.mark.parametrize("sight", [("--pid", "host"), ("-v", "/proc:/host")], ids=" ".join)
+def test_program_that_connects_a_container_which_sees_it_cannot_be_taken_over(
+    rl: Rl, sight: tuple[str, str]
+) -> None:
     def attack(rl: Rl, program: str) -> str:
-        options = ("--rm", "--pid", "host", "--network", program)
         script = TAKE_OVER.replace("DIRECTORY", f"^{rl.directory}").replace("PROGRAM", program)
+        script = script.replace("PROC", "/host" if "-v" in sight else "/proc")
+        options = ("--rm", *sight, "--network", program)
         done = rl("run", *options, "alpine", "sh", "-c", script, check=False)
         return done.stdout + done.stderr
 
