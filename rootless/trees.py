@@ -7,15 +7,18 @@ container's files, as root of a user namespace that maps their owners.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+_gone = contextlib.suppress(FileNotFoundError)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str | os.PathLike[str]) -> None:
     """Remove ``path`` and all below it; no symbolic link is followed.
 
-    A path that does not exist is no error. A directory's subdirectories are
+    A path that does not exist is no error, nor is another who removes it meanwhile.
+    A directory's subdirectories are
     moved up to the top and emptied there, so that depth costs neither
     recursion nor descriptors. Raises OSError for what cannot be removed.
     """
@@ -31,27 +34,37 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
     try:
         while names := _remove_files(top):
             for name in names:
-                directory = os.open(name, _DIRECTORY, dir_fd=top)
+                try:
+                    directory = os.open(name, _DIRECTORY, dir_fd=top)
+                except FileNotFoundError:
+                    continue
                 try:
                     for below in _remove_files(directory):
                         moved += 1
-                        os.rename(below, f"{prefix}{moved}", src_dir_fd=directory, dst_dir_fd=top)
+                        with _gone:
+                            os.rename(
+                                below, f"{prefix}{moved}", src_dir_fd=directory, dst_dir_fd=top
+                            )
                 finally:
                     os.close(directory)
-                os.rmdir(name, dir_fd=top)
+                with _gone:
+                    os.rmdir(name, dir_fd=top)
     finally:
         os.close(top)
-    os.rmdir(path)
+    with _gone:
+        os.rmdir(path)
 
 
 def _remove_files(directory: int) -> list[str]:
     """Unlink all in a directory that are not directories themselves; return the names of those."""
-    with os.scandir(directory) as entries:
-        found = list(entries)
+    found: list[os.DirEntry[str]] = []
+    with _gone, os.scandir(directory) as entries:
+        found += entries
     subdirectories = []
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
             subdirectories.append(entry.name)
         else:
-            os.unlink(entry.name, dir_fd=directory)
+            with _gone:
+                os.unlink(entry.name, dir_fd=directory)
     return subdirectories

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -68,11 +69,11 @@ def parse_moment(text: str, now: datetime) -> datetime:
     except (ValueError, OverflowError):
         pass
     if (seconds := parse_duration(text)) is not None:
-        return now - timedelta(seconds=seconds)
+        with contextlib.suppress(OverflowError):
+            return now - timedelta(seconds=seconds)
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise RlError(
             f"invalid time {text!r}: expected such as 2026-01-31T09:00:00Z, 1769850000 or 10m"
         ) from None
-    return moment.astimezone(UTC)

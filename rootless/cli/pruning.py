@@ -140,6 +140,7 @@ def volumes(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:
     from rootless.containers.remove import remove_volume
     from rootless.containers.store import ContainerStore
     from rootless.containers.volumes import VolumeStore
+    from rootless.errors import RlError
 
     users = ContainerStore(root).used_volumes()
     doomed = [
@@ -152,10 +153,16 @@ def volumes(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:
             filters.labels_match([text], volume.labels) for text in wanted.get("label!", ())
         )
     ]
-    freed = sum(tree_sizes({volume.name: str(volume.path) for volume in doomed}).values())
+    sizes = tree_sizes({volume.name: str(volume.path) for volume in doomed})
+    lines = []
     for volume in doomed:
-        remove_volume(root, volume.name)
-    return Pruned("Volumes", [volume.name for volume in doomed], freed)
+        try:
+            # Asked once more: a container may have it by now, or somebody has removed it.
+            remove_volume(root, volume.name)
+        except RlError:
+            continue
+        lines.append(volume.name)
+    return Pruned("Volumes", lines, sum(sizes[name] for name in lines))
 
 
 def _chosen(created: str, labels: Mapping[str, str], wanted: Conditions) -> bool:

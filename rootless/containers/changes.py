@@ -6,8 +6,9 @@ files may belong to subordinate ids. Called by `rl ps -s` and the prune commands
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rootless.containers.store import Container
 from rootless.kernel import userns
@@ -28,9 +29,16 @@ def _sizes(trees: dict[str, str]) -> dict[str, int]:
 
 
 def _size(tree: str) -> int:
+    """Return what is there: a container that runs, or goes, changes the tree meanwhile."""
     total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for size in _file_sizes(tree):
+            total += size
+    return total
+
+
+def _file_sizes(tree: str) -> Iterator[int]:
     counted: set[tuple[int, int]] = set()
-    # Errors: a container that runs, or goes, changes the tree meanwhile.
     for directory, _, names, held in os.fwalk(tree, onerror=lambda _: None):
         del directory
         for name in names:
@@ -43,5 +51,4 @@ def _size(tree: str) -> int:
                 continue
             counted.add(identity)
             # Holes are not written.
-            total += min(found.st_size, found.st_blocks * 512)
-    return total
+            yield min(found.st_size, found.st_blocks * 512)

@@ -7,17 +7,18 @@ all who enter.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rootless.containers import interpreter, join
 from rootless.containers.channel import Channel
 from rootless.containers.idmaps import maps_of
 from rootless.containers.seccomp import program
-from rootless.containers.store import Container
+from rootless.containers.store import Container, unless_removed
 from rootless.containers.streams import Sink, Streams, wait
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls
@@ -75,12 +76,13 @@ def plan(
         "flags": flags,
         "terminal": terminal,
         "detached": detached,
-        "filter": (
-            program.load(program.open_program(container.path), spec["linux"])
-            if "seccomp" in spec["linux"]
-            else None
-        ),
+        "filter": _load_filter(container) if "seccomp" in spec["linux"] else None,
     }
+
+
+def _load_filter(container: Container) -> program.Filter:
+    with unless_removed(container):
+        return program.load(program.open_program(container.path), container.config["linux"])
 
 
 def run(
@@ -104,7 +106,8 @@ def run(
         os.close(fd)
     left = detached
     try:
-        masters = _expect_ready(channel, joining)
+        with while_running(container):
+            masters = _expect_ready(channel, joining)
         streams.connect(masters)
         if detached:
             channel.send({"start": True})
@@ -153,7 +156,8 @@ def begin(
     theirs.close()
     os.close(pidfd)
     try:
-        _let_in(container, joining, channel)
+        with while_running(container):
+            _let_in(container, joining, channel)
     except BaseException:
         joining.kill()
         joining.wait()
@@ -190,6 +194,19 @@ def open_init(container: Container) -> int:
                 return pidfd
             os.close(pidfd)
     raise RlError(f"container {container.name} is not running")
+
+
+@contextlib.contextmanager
+def while_running(container: Container) -> Iterator[None]:
+    """Let what fails in this block be that the container does not run any more, where it ended."""
+    with unless_removed(container):
+        try:
+            yield
+        except (RlError, OSError):
+            init = container.state.init
+            if init is None or not init.alive():
+                raise RlError(f"container {container.name} is not running") from None
+            raise
 
 
 def _expect_ready(channel: Channel, joining: process.Child) -> list[int]:

@@ -241,7 +241,7 @@ class ContainerStore:
     def update(self, container: Container, **changes: object) -> Container:
         """Record changes of the state, on top of those that others made.
 
-        Safe against a kill at any instant. FileNotFoundError if it was removed.
+        Safe against a kill at any instant. ContainerNotFound if it was removed.
         """
         with self.locked():
             return self._change(container, changes)
@@ -264,8 +264,9 @@ class ContainerStore:
             self._change(container, {"name": name})
 
     def _change(self, container: Container, changes: Mapping[str, Any]) -> Container:
-        state = replace(_parse_state((container.path / "state.json").read_bytes()), **changes)
-        write_state(container.path, state)
+        with unless_removed(container):
+            state = replace(_parse_state((container.path / "state.json").read_bytes()), **changes)
+            write_state(container.path, state)
         return replace(container, state=state)
 
     def remove(self, container_id: str) -> None:
@@ -301,6 +302,19 @@ class ContainerStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ContainerDamaged(container_id, error) from None
         return Container(container_id, path, config, state, read_health(path))
+
+
+@contextmanager
+def unless_removed(container: Container) -> Iterator[None]:
+    """Let what fails in this block be that there is no such container, where it was removed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (RlError, OSError):
+        if not container.path.exists():
+            raise ContainerNotFound(f"no such container: {container.name}") from None
+        raise
 
 
 def _names(directory: Path) -> list[str]:

@@ -32,7 +32,7 @@ from rootless.containers.network import prepare
 from rootless.containers.overlay import Server
 from rootless.containers.store import Container, ContainerStore, Process, now
 from rootless.containers.streams import Streams, wait
-from rootless.errors import RlError
+from rootless.errors import ContainerNotFound, RlError
 from rootless.kernel import process, syscalls, userns
 from rootless.networks.helper import Helper
 from rootless.networks.ports import Port
@@ -120,7 +120,7 @@ class _Record:
         self._update(error=str(error))
 
     def _update(self, **changes: object) -> None:
-        with contextlib.suppress(FileNotFoundError):  # it was removed by force
+        with contextlib.suppress(ContainerNotFound):  # it was removed by force
             self.container = self._containers.update(self.container, **changes)
 
 

@@ -20,7 +20,7 @@ from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
 from rootless.containers.channel import Channel
 from rootless.containers.overlay import Server
-from rootless.containers.store import Container
+from rootless.containers.store import Container, unless_removed
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls, userns
 
@@ -37,11 +37,12 @@ def opened(
     pairs = [Channel.pair() for _ in range(sides)]
     channel = pairs[0][0]
     theirs = [pair[1] for pair in pairs]
-    with contextlib.ExitStack() as cleanup:
+    with unless_removed(container), contextlib.ExitStack() as cleanup:
         for ours, _ in pairs:
             cleanup.callback(ours.close)
         if container.state.status == "running":
-            child = _see_running(container, theirs, bare=bare)
+            with enter.while_running(container):
+                child = _see_running(container, theirs, bare=bare)
             cleanup.callback(_end, child)
         elif container.active:
             raise RlError(f"container {container.name} is just being started, try again")

@@ -226,9 +226,10 @@ def test_nonsense_is_no_number_of_lines() -> None:
         parse_tail("x")
 
 
-def test_nonsense_is_no_time() -> None:
+@pytest.mark.parametrize("text", ["yesterday", "9" * 400 + "h", "1e300", "0001-01-01T00:00+14:00"])
+def test_nonsense_is_no_time(text: str) -> None:
     with pytest.raises(RlError, match="invalid time"):
-        parse_moment("yesterday", datetime.now(UTC))
+        parse_moment(text, datetime.now(UTC))
 
 
 def run_to_end(rl: Rl, name: str, script: str, *options: str) -> None:
