@@ -128,7 +128,13 @@ def _main(channel: Channel) -> int:
     owner = Onlooker(channel, owner=True)
     owner.take(message["attach"], fds)
     containers, images = ContainerStore(root), ImageStore(root)
-    container = containers.by_id(message["container"])
+    try:
+        container = containers.by_id(message["container"])
+    except RlError as error:
+        # Somebody has removed it.
+        with server:
+            owner.part(error.exit_code, str(error))
+        return error.exit_code
     layers = [images.layer_path(layer) for layer in container.extra.layers]
     supervise(containers, container, layers, server, owner)
     with contextlib.suppress(RlError):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rootless.containers import changes, enter
+from rootless.containers.launch import Launch
 from rootless.containers.store import Container, ContainerStore, Process, State, unless_removed
 from rootless.errors import ContainerNotFound, RlError
 from rootless.trees import remove_tree
@@ -53,6 +54,15 @@ def test_failure_is_explained_by_the_end_of_the_container_and_by_nothing_else(
     # The reader's end of a pipe is another matter.
     with pytest.raises(BrokenPipeError), unless_removed(container(tmp_path / "x")):
         raise BrokenPipeError
+
+
+def test_start_of_what_is_gone_is_refused(tmp_path: Path) -> None:
+    launch = Launch()
+    launch.supervise(tmp_path, "x" * 64, {})
+    message, _ = launch.channel.receive()
+    launch.end()
+    assert message is not None
+    assert message["error"] == f"no such container: {'x' * 12}"
 
 
 def test_tree_may_be_removed_by_several_at_once(tmp_path: Path) -> None:
