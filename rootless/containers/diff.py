@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from fuse_overlay.layers import OBJECT_FLAGS, is_opaque, open_directory, scan
 from fuse_overlay.merge import Kind, merge
-from rootless.containers.store import Container
+from rootless.containers.store import Container, unless_removed
 from rootless.kernel import userns
 
 
@@ -34,7 +34,8 @@ def differences(container: Container, layers: Sequence[Path]) -> list[Change]:
     asked = {mount["target"] for mount in extra.request["mounts"]} | set(extra.volumes)
     ours = {mount["destination"] for mount in container.config["mounts"]} - asked
     lower = [str(layer) for layer in reversed(layers)]
-    found = userns.call(_differences, str(container.path / "upper"), lower, ours)
+    with unless_removed(container):
+        found = userns.call(_differences, str(container.path / "upper"), lower, ours)
     return sorted(found, key=lambda change: change.path)
 
 

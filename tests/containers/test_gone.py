@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -10,14 +11,26 @@ from typing import Any
 import pytest
 
 from rootless.containers import changes, enter
+from rootless.containers.annotation import ANNOTATION
+from rootless.containers.diff import differences
 from rootless.containers.launch import Launch
 from rootless.containers.store import Container, ContainerStore, Process, State, unless_removed
 from rootless.errors import ContainerNotFound, RlError
 from rootless.trees import remove_tree
 
+_EXTRA = {
+    "image": "", "image_id": "", "layers": [], "request": {"mounts": []}, "volumes": {},
+    "anonymous_volumes": [], "filled_volumes": [], "entrypoint": [], "command": [], "labels": {},
+}  # fmt: skip
+
 
 def container(path: Path, **state: Any) -> Container:
-    config = {"process": {"env": [], "cwd": "/"}, "linux": {"seccomp": {}, "namespaces": []}}
+    config = {
+        "process": {"env": [], "cwd": "/"},
+        "mounts": [],
+        "linux": {"seccomp": {}, "namespaces": []},
+        "annotations": {ANNOTATION: json.dumps(_EXTRA)},
+    }
     return Container("x", path, config, State(name="gone", created_at="", **state))
 
 
@@ -26,6 +39,11 @@ def test_what_is_gone_has_no_size(tmp_path: Path) -> None:
     (tmp_path / "there" / "f").write_bytes(b"x" * 100)
     trees = {name: str(tmp_path / name) for name in ("there", "gone")}
     assert changes.tree_sizes(trees) == {"there": 100, "gone": 0}
+
+
+def test_what_is_gone_has_no_differences(tmp_path: Path) -> None:
+    with pytest.raises(ContainerNotFound):
+        differences(container(tmp_path / "x"), [])
 
 
 def test_no_state_is_recorded_of_what_is_gone(tmp_path: Path) -> None:
