@@ -1,7 +1,8 @@
 """Files that are always whole: written aside, synced, renamed.
 
 Owns that order and the wording of its failures; knows nothing of what is
-written. Called by whoever keeps state on disk.
+written. Called by whoever keeps state on disk. ``read_text`` is for what others
+wrote, the kernel or the administrator.
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ import os
 from pathlib import Path
 
 from rootless.errors import RlError
+
+
+def read_text(path: str) -> str:
+    """Return the text of a file, "" if it is not there or cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:

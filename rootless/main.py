@@ -23,8 +23,8 @@ def main() -> NoReturn:
     os.umask(0o022)
     # What is loaded now stays: looking for garbage in it costs a start 2 ms.
     gc.set_threshold(10_000)
-    words = sys.argv[1:3]
-    if words[0 if words[:1] != ["container"] else 1 :][:1] in ([word] for word in _STARTING):
+    words = [word for word in sys.argv[1:3] if word != "container"]
+    if words and words[0] in _STARTING:
         from rootless.containers.launch import Launch
 
         Launch.prepare()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rootless.cgroups.place import CONTROLLERS, Way, mount_point, read
+from rootless.cgroups.place import CONTROLLERS, Way, mount_point
+from rootless.files import read_text
 
 # What a limit is refused without; cpuset is for few.
 _WANTED: Final = frozenset(CONTROLLERS)
@@ -17,7 +18,7 @@ def controllers(way: Way) -> frozenset[str]:
     """Return the controllers that containers can have; RlError if systemd does not answer."""
     if way.kind == "none":
         return frozenset()
-    text = read(f"{mount_point()}{parent(way)}/cgroup.controllers")
+    text = read_text(f"{mount_point()}{parent(way)}/cgroup.controllers")
     return frozenset(text.split()) & _WANTED
 
 
@@ -37,7 +38,7 @@ def explain(way: Way, found: frozenset[str]) -> str:
         cure = f" (ask the administrator for: {way.cure})" if way.cure else ""
         return f"no limits, no pause and no stats: {way.reason}{cure}"
     missing = _WANTED - found
-    kernel = frozenset(read(f"{mount_point()}/cgroup.controllers").split())
+    kernel = frozenset(read_text(f"{mount_point()}/cgroup.controllers").split())
     parts = []
     if absent := missing - kernel:
         parts.append(f"this kernel, or whoever started it, has no {' '.join(sorted(absent))}")

@@ -15,8 +15,9 @@ from typing import Final
 
 from rootless.cgroups import resources as limits
 from rootless.cgroups import tree
-from rootless.cgroups.place import CONTROLLERS, Way, mount_point, own_cgroup, read
+from rootless.cgroups.place import CONTROLLERS, Way, mount_point, own_cgroup
 from rootless.errors import RlError
+from rootless.files import read_text
 
 # Below a cgroup that was delegated to us: all our containers, and what was there before.
 _ALL: Final = "rl"
@@ -132,7 +133,7 @@ def _write(file: str, value: str) -> None:
 
 def available(path: str) -> set[str]:
     """Return the controllers that a cgroup has."""
-    return set(read(f"{path}/cgroup.controllers").split())
+    return set(read_text(f"{path}/cgroup.controllers").split())
 
 
 def explain_missing(missing: set[str], way: Way | None = None) -> str:
@@ -258,11 +259,11 @@ def _share(directory: str) -> None:
 
 def shared(directory: str) -> set[str]:
     """Return the controllers that are enabled for what is below."""
-    return set(read(f"{directory}/cgroup.subtree_control").split())
+    return set(read_text(f"{directory}/cgroup.subtree_control").split())
 
 
 def _occupied(directory: str) -> bool:
-    return bool(read(f"{directory}/cgroup.procs"))
+    return bool(read_text(f"{directory}/cgroup.procs"))
 
 
 def _evacuate(directory: str) -> None:
@@ -273,7 +274,7 @@ def _evacuate(directory: str) -> None:
     others = f"{directory}/{_OTHERS}"
     os.makedirs(others, exist_ok=True)
     for _ in range(100):
-        pids = read(f"{directory}/cgroup.procs").split()
+        pids = read_text(f"{directory}/cgroup.procs").split()
         if not pids:
             break
         for pid in pids:

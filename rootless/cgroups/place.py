@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from rootless.files import read_text
+
 # A host with both versions has the second one beside the first, mostly without controllers.
 MOUNTS: Final = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
@@ -101,7 +103,7 @@ def _levels(mount: str, own: str) -> list[Level]:
         return found
     path = f"{mount}{own}".rstrip("/")
     while path.startswith(mount) and _writable(path):
-        found.append(Level(path, bool(read(f"{path}/cgroup.procs"))))
+        found.append(Level(path, bool(read_text(f"{path}/cgroup.procs"))))
         path = os.path.dirname(path)
     return found
 
@@ -120,12 +122,3 @@ def bus(uid: int) -> str | None:
         except OSError:
             pass
     return None
-
-
-def read(path: str) -> str:
-    """Return the text of a file of the kernel's, "" if it is not there or cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

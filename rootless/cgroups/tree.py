@@ -14,8 +14,9 @@ import select
 import signal
 import time
 
-from rootless.cgroups.place import own_cgroup, read
+from rootless.cgroups.place import own_cgroup
 from rootless.errors import RlError
+from rootless.files import read_text
 
 CONTAINER = "container"
 SERVERS = "servers"
@@ -51,7 +52,7 @@ def parse_counters(text: str) -> dict[str, int]:
 
 def frozen(path: str) -> bool:
     """Tell whether the container is paused."""
-    return read(f"{leaf(path)}/cgroup.freeze").strip() == "1"
+    return read_text(f"{leaf(path)}/cgroup.freeze").strip() == "1"
 
 
 def freeze(path: str, wanted: bool) -> None:
@@ -72,7 +73,7 @@ def kill(path: str) -> bool:
     except FileNotFoundError:
         # Linux 5.13 has no such file; or all is gone.
         for directory, _, _ in os.walk(leaf(path)):
-            for pid in read(f"{directory}/cgroup.procs").split():
+            for pid in read_text(f"{directory}/cgroup.procs").split():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(pid), signal.SIGKILL)
     except OSError:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from rootless.cgroups import tree
-from rootless.cgroups.place import read
+from rootless.files import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def sample(path: str) -> Usage:
 
 
 def _cpu(directory: str) -> int:
-    return tree.parse_counters(read(f"{directory}/cpu.stat")).get("usage_usec", 0)
+    return tree.parse_counters(read_text(f"{directory}/cpu.stat")).get("usage_usec", 0)
 
 
 def _memory(directory: str) -> int | None:
@@ -58,19 +58,19 @@ def _memory(directory: str) -> int | None:
     total = _number(f"{directory}/memory.current")
     if total is None:
         return None
-    inactive = tree.parse_counters(read(f"{directory}/memory.stat")).get("inactive_file", 0)
+    inactive = tree.parse_counters(read_text(f"{directory}/memory.stat")).get("inactive_file", 0)
     return max(total - inactive, 0)
 
 
 def _number(file: str) -> int | None:
-    text = read(file).strip()
+    text = read_text(file).strip()
     return int(text) if text.isdecimal() else None
 
 
 def _block_io(file: str) -> tuple[int, int] | None:
     if not os.path.exists(file):
         return None
-    fields = [item.partition("=") for item in read(file).split()]
+    fields = [item.partition("=") for item in read_text(file).split()]
     totals = [
         sum(int(value) for name, _, value in fields if name == wanted)
         for wanted in ("rbytes", "wbytes")

@@ -64,7 +64,7 @@ _IMAGES: Final = Entry("rootless.cli.images:images", "List images")
 _RMI: Final = Entry("rootless.cli.rmi:rmi", "Remove images")
 _INFO: Final = Entry("rootless.cli.info:info", "Tell what this machine offers, and what it lacks")
 
-_COMMANDS: Final = {
+_ON_CONTAINERS: Final = {
     "run": _RUN,
     "create": _CREATE,
     "start": _START,
@@ -87,6 +87,9 @@ _COMMANDS: Final = {
     "stats": _STATS,
     "rename": _RENAME,
     "rm": _RM,
+}
+_COMMANDS: Final = {
+    **_ON_CONTAINERS,
     "pull": _PULL,
     "images": _IMAGES,
     "rmi": _RMI,
@@ -104,30 +107,9 @@ _SECTIONS: Final = {
     "container": Section(
         "Work with containers",
         {
-            "run": _RUN,
-            "create": _CREATE,
-            "start": _START,
-            "ls": _PS,
-            "stop": _STOP,
-            "kill": _KILL,
-            "restart": _RESTART,
-            "pause": _PAUSE,
-            "unpause": _UNPAUSE,
-            "update": _UPDATE,
-            "wait": _WAIT,
-            "logs": _LOGS,
-            "exec": _EXEC,
-            "attach": _ATTACH,
-            "cp": _CP,
-            "diff": _DIFF,
-            "export": _EXPORT,
-            "top": _TOP,
-            "port": _PORT,
-            "stats": _STATS,
-            "rename": _RENAME,
+            **{"ls" if name == "ps" else name: it for name, it in _ON_CONTAINERS.items()},
             "prune": Entry("rootless.cli.prune:prune", "Remove all containers that do not run"),
             "exists": Entry("rootless.cli.exists:exists", "Tell whether there is a container"),
-            "rm": _RM,
             "inspect": Entry("rootless.cli.inspect:inspect_container", "Show all about containers"),
         },
     ),

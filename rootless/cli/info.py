@@ -8,6 +8,7 @@ import click
 
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
+from rootless.files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +83,7 @@ def _host(root: Path, warnings: list[str]) -> dict[str, Any]:
         system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     except OSError:
         system = "Linux"
-    kind = file_system(str(root), _read("/proc/self/mountinfo"))
+    kind = file_system(str(root), read_text("/proc/self/mountinfo"))
     if kind in _WITHOUT_SUBORDINATE_IDS:
         warnings.append(
             f"{root} is on {kind}, where files cannot belong to subordinate ids "
@@ -128,8 +129,8 @@ def _user(warnings: list[str]) -> dict[str, Any]:
     return {
         "User": f"{name} ({uid})",
         "SecurityOptions": [*_seccomp(warnings), "name=rootless"],
-        "SubUIDs": _ranges(_read("/etc/subuid"), name, uid),
-        "SubGIDs": _ranges(_read("/etc/subgid"), name, uid),
+        "SubUIDs": _ranges(read_text("/etc/subuid"), name, uid),
+        "SubGIDs": _ranges(read_text("/etc/subgid"), name, uid),
         "UIDMapProgram": shutil.which("newuidmap") or "missing",
         "GIDMapProgram": shutil.which("newgidmap") or "missing",
         "UserNamespaces": namespaces,
@@ -215,11 +216,3 @@ def file_system(path: str, mountinfo: str) -> str:
         if (path == point or path.startswith(f"{point}/")) and len(point) >= best:
             best, kind = len(point), rest.split(" ")[0]
     return kind
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -10,15 +10,7 @@ from rootless.cli.settings import Settings, pass_settings
 
 
 @click.command(cls=FlagCommand)
-@click.option(
-    "-t",
-    "--time",
-    "--timeout",
-    "seconds",
-    type=click.IntRange(min=0),
-    metavar="SECONDS",
-    help="How long to wait before killing: 10, or what --stop-timeout said.",
-)
+@several.patience
 @several.containers("All, whether they run or not.", running=False)
 @pass_settings
 def restart(

@@ -1,6 +1,6 @@
 """Commands on the containers that are named, or on all of them: stop, kill, restart, rm.
 
-Owns --all and what it goes together with; never says what is done to a container.
+Owns --all and what it goes together with, and --time; never says what is done to a container.
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ from rootless.cli.options import Decorator, together
 
 if TYPE_CHECKING:
     from rootless.containers.store import Container, ContainerStore
+
+
+patience: Decorator = click.option(
+    "-t",
+    "--time",
+    "--timeout",
+    "seconds",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait before killing: 10, or what --stop-timeout said.",
+)
 
 
 def containers(which: str, *, running: bool) -> Decorator:

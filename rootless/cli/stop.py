@@ -11,15 +11,7 @@ from rootless.cli.settings import Settings, pass_settings
 
 @click.command(cls=FlagCommand)
 @click.option("-s", "--signal", help="The signal to send first.")
-@click.option(
-    "-t",
-    "--time",
-    "--timeout",
-    "seconds",
-    type=click.IntRange(min=0),
-    metavar="SECONDS",
-    help="How long to wait before killing: 10, or what --stop-timeout said.",
-)
+@several.patience
 @several.containers("All that run.", running=True)
 @pass_settings
 def stop(

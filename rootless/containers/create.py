@@ -1,6 +1,7 @@
 """Making a container: everything on disk, nothing running yet.
 
-Called by the command line with a request and an image that is in the store.
+Called by the supervisor that is going to run it (``launch``), and by `rl create`, with a request
+and an image that is in the store.
 """
 
 from __future__ import annotations

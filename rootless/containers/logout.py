@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from rootless.files import read_text
+
 _CONFIGURATION = (
     "/usr/lib/systemd/logind.conf.d/*.conf",
     "/etc/systemd/logind.conf",
@@ -23,10 +25,10 @@ _LINGER = Path("/var/lib/systemd/linger")
 
 def warning(supervisor: int) -> str | None:
     """Return what to tell the person who starts a container, None where it outlives the login."""
-    cgroup = _read(f"/proc/{supervisor}/cgroup")
+    cgroup = read_text(f"/proc/{supervisor}/cgroup")
     if in_session(cgroup):
         files = [name for pattern in _CONFIGURATION for name in sorted(glob.glob(pattern))]
-        if kills(map(_read, files)):
+        if kills(map(read_text, files)):
             return (
                 "systemd ends this container when you log out "
                 "(loginctl enable-linger, and systemd-run --user --scope rl …, keep it)"
@@ -63,10 +65,3 @@ def kills(configuration: Iterable[str]) -> bool:
     """Tell whether the files, the last of which counts, have a session's processes killed."""
     found = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S+)", "\n".join(configuration), re.MULTILINE)
     return bool(found) and found[-1].lower() in ("yes", "true", "on", "1")
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""

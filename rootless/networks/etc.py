@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from rootless.files import read_text
 from rootless.networks.mode import Mode
 from rootless.networks.programs import RESOLVER, address
 from rootless.networks.request import HOST_GATEWAY, NetworkRequest
@@ -38,7 +38,7 @@ def hosts(mode: Mode, hostname: str, wanted: NetworkRequest) -> str:
         if ip:
             added.append(f"{ip}\t{name}\n")
     if mode.name == "host":
-        text = _read("/etc/hosts") or _LOCALHOST
+        text = read_text("/etc/hosts") or _LOCALHOST
         if text[-1:] not in ("", "\n"):
             text += "\n"
     else:
@@ -69,7 +69,7 @@ def resolv_conf(mode: Mode, wanted: NetworkRequest, text: str | None = None) -> 
     In a network of the container's own the host's loopback is another one: the
     program that connects it forwards queries to what is there.
     """
-    lines = (_read("/etc/resolv.conf") if text is None else text).splitlines()
+    lines = (read_text("/etc/resolv.conf") if text is None else text).splitlines()
     kept = [line for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
     servers = wanted.dns or _servers(kept, forwarded=mode.helper)
     search = wanted.dns_search or _words(kept, "search") or _words(kept, "domain")
@@ -100,10 +100,3 @@ def _words(lines: Sequence[str], keyword: str, *, each: bool = False) -> list[st
     if each:
         return [words[0] for words in found if words]
     return found[-1] if found else []
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
