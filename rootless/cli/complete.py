@@ -76,6 +76,6 @@ def _running_names(root: Path) -> list[str]:
 
 
 def _volume_names(root: Path) -> list[str]:
-    from rootless.containers.volumes import VolumeStore
+    from rootless.volumes.store import VolumeStore
 
     return [volume.name for volume in VolumeStore(root).list()]

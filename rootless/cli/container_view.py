@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from rootless import quota
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
 from rootless.cli.template import Map
@@ -306,7 +307,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Init": request["init"],
         "Privileged": isolation.get("privileged", False),
         "ReadonlyRootfs": spec["root"]["readonly"],
-        "StorageOpt": Map(disk.describe(disk.of(container))),
+        "StorageOpt": Map(quota.describe(disk.of(container))),
         "SecurityOpt": isolation.get("security_opt", []),
         "Tmpfs": Map(
             {

@@ -21,9 +21,9 @@ def df(settings: Settings, verbose: bool, template: str | None) -> None:
     from rootless.cli.output import render
     from rootless.containers.changes import sizes, tree_sizes
     from rootless.containers.store import ContainerStore
-    from rootless.containers.volumes import VolumeStore
     from rootless.images import usage
     from rootless.images.store import ImageStore
+    from rootless.volumes.store import VolumeStore
 
     root = settings.root
     store = ImageStore(root)

@@ -12,8 +12,8 @@ from rootless.cli import container_view, image_view
 from rootless.cli.output import Row, render
 from rootless.cli.units import size
 from rootless.containers.store import Container
-from rootless.containers.volumes import Volume
 from rootless.images.store import Image
+from rootless.volumes.store import Volume
 
 TITLES: Final = {
     "Type": "TYPE",

@@ -117,6 +117,6 @@ def _image(root: Path, name: str) -> dict[str, Any]:
 
 def _volume(root: Path, name: str) -> dict[str, Any]:
     from rootless.cli import volume_view
-    from rootless.containers.volumes import VolumeStore
+    from rootless.volumes.store import VolumeStore
 
     return volume_view.inspect(VolumeStore(root).get(name))

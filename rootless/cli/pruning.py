@@ -139,8 +139,8 @@ def volumes(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:
     from rootless.containers.changes import tree_sizes
     from rootless.containers.remove import remove_volume
     from rootless.containers.store import ContainerStore
-    from rootless.containers.volumes import VolumeStore
     from rootless.errors import RlError
+    from rootless.volumes.store import VolumeStore
 
     users = ContainerStore(root).used_volumes()
     doomed = [

@@ -24,6 +24,7 @@ def update(
     settings: Settings, /, names: tuple[str, ...], restart: str | None, **values: Any
 ) -> int:
     """Change the limits of containers, and when they are started again."""
+    from rootless import quota
     from rootless.cli.report import complain, for_each
     from rootless.containers import cgroup, disk
     from rootless.containers.restart import Policy
@@ -31,9 +32,9 @@ def update(
     from rootless.errors import RlError
 
     store = ContainerStore(settings.root)
-    given, changes = limits.given_of(values), disk.parse(values["storage_opt"])
+    given, changes = limits.given_of(values), quota.parse(values["storage_opt"])
     policy = None if restart is None else Policy.parse(restart)
-    if not given and changes == disk.Disk() and policy is None:
+    if not given and changes == quota.Disk() and policy is None:
         raise RlError("you must provide one or more flags when using this command")
 
     def update_one(name: str) -> None:
@@ -44,7 +45,7 @@ def update(
             store.update(container, restart=restart)
         if given:
             cgroup.update(store, container, limits.changed(cgroup.limits_of(container), given))
-        if changes != disk.Disk() and not disk.update(store, container, changes):
+        if changes != quota.Disk() and not disk.update(store, container, changes):
             complain(
                 f"warning: container {container.name} was started without a disk limit: it has "
                 "one when it is started again"

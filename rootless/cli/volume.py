@@ -30,9 +30,9 @@ def create(
     settings: Settings, opt: tuple[str, ...], label: tuple[str, ...], name: str | None
 ) -> None:
     """Make a volume; without a name it gets one. One that is there already stays as it is."""
-    from rootless.containers.volumes import ANONYMOUS, VolumeStore
     from rootless.errors import RlError
     from rootless.images.store import ImageStore
+    from rootless.volumes.store import ANONYMOUS, VolumeStore
 
     if opt:
         raise RlError(
@@ -69,7 +69,7 @@ def list_volumes(
     from rootless.cli import filters, volume_view
     from rootless.cli.output import render
     from rootless.containers.store import ContainerStore
-    from rootless.containers.volumes import VolumeStore
+    from rootless.volumes.store import VolumeStore
 
     wanted = filters.parse(conditions, volume_view.FILTERS)
     users = ContainerStore(settings.root).used_volumes() if "dangling" in wanted else {}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rootless.cli import filters
 from rootless.cli.output import Row, label_method, label_text, label_title
 from rootless.cli.template import Map
-from rootless.containers.volumes import Volume
+from rootless.volumes.store import Volume
 
 TITLES: Final = {
     "Driver": "DRIVER",

@@ -29,7 +29,6 @@ from rootless.containers.store import (
     now,
     write_state,
 )
-from rootless.containers.volumes import VolumeStore
 from rootless.errors import RlError
 from rootless.files import replace_file
 from rootless.images import usage
@@ -38,6 +37,7 @@ from rootless.images.store import Image, ImageStore
 from rootless.networks import etc
 from rootless.networks.mode import Mode
 from rootless.networks.request import NetworkRequest
+from rootless.volumes.store import VolumeStore
 
 # As high as Docker goes: programs that close every possible descriptor stay quick.
 _NOFILE_CEILING = 1048576

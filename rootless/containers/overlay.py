@@ -25,7 +25,7 @@ from rootless.kernel import process, syscalls, userns
 from rootless.kernel.userns import Maps
 
 if TYPE_CHECKING:
-    from rootless.containers.disk import Disk
+    from rootless.quota import Disk
 
 # A server whose container is gone has nothing left to do but to notice it.
 _GRACE_SECONDS: Final = 10.0

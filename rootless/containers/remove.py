@@ -13,11 +13,11 @@ from pathlib import Path
 from rootless.containers import stop
 from rootless.containers.announce import announce
 from rootless.containers.store import Container, ContainerStore
-from rootless.containers.volumes import VolumeStore
 from rootless.errors import ContainerNotFound, RlError
 from rootless.images.store import ImageStore
 from rootless.kernel import userns
 from rootless.trees import remove_tree
+from rootless.volumes.store import VolumeStore
 
 
 def remove(root: Path, container: Container, *, force: bool = False, volumes: bool = False) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from rootless.containers.disk import Disk
 from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
 from rootless.containers.namespaces import Device, Namespaces
 from rootless.errors import RlError
 from rootless.networks.request import NetworkRequest
+from rootless.quota import Disk
 
 if TYPE_CHECKING:
     from rootless.containers.limits import Limits

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rootless.containers import volumes
 from rootless.containers.annotation import Extra, Spec
 from rootless.errors import RlError
 from rootless.kernel import mounts, syscalls
+from rootless.volumes import filling
 
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 # A passwd or group file larger than this is no such file.
@@ -91,7 +91,7 @@ def _is_device(fd: int, device: dict[str, Any]) -> bool:
 def open_fillings(spec: Spec, extra: Extra) -> dict[str, int]:
     """Return what tells of the filling of each volume that may be filled; as the user, too."""
     return {
-        mount["destination"]: volumes.open_filling(mount["source"])
+        mount["destination"]: filling.open_filling(mount["source"])
         for mount in spec["mounts"]
         if mount["destination"] in extra.filled_volumes
     }
@@ -159,7 +159,7 @@ def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
         try:
             if kind == "bind":
                 if target in extra.filled_volumes and _same_file_system(root, target_fd):
-                    volumes.fill(source, target_fd, outside.user, outside.fillings[target])
+                    filling.fill(source, target_fd, outside.user, outside.fillings[target])
                 mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
                 _mount_cgroup(target_fd, options)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rootless.containers.request import Mount, Request, mount_target, parse_volumes_from
 from rootless.containers.store import Container, ContainerStore
-from rootless.containers.volumes import ANONYMOUS, VolumeStore
 from rootless.errors import RlError
+from rootless.volumes.store import ANONYMOUS, VolumeStore
 
 
 @dataclass(frozen=True, slots=True)

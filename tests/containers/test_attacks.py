@@ -24,6 +24,7 @@ SECRET = "the-secret-of-the-host"
 # Defences that are missing, as statements.
 IMPORTS = "import os; from rootless.containers import init, interpreter, join, rootfs, supervisor\n"
 IMPORTS += "from rootless.kernel import mounts, process, syscalls\n"
+IMPORTS += "from rootless.volumes import filling\n"
 
 
 @pytest.fixture
@@ -393,8 +394,8 @@ def test_container_cannot_hold_up_those_that_fill_a_volume_that_it_reads(
     impatient = """
 import fcntl
 from types import SimpleNamespace
-from rootless.containers import volumes
-volumes.fcntl = SimpleNamespace(
+from rootless.volumes import filling
+filling.fcntl = SimpleNamespace(
     flock=fcntl.flock, LOCK_EX=fcntl.LOCK_EX | fcntl.LOCK_NB, LOCK_UN=fcntl.LOCK_UN)
 """
 
@@ -403,7 +404,7 @@ volumes.fcntl = SimpleNamespace(
             rl, "run", "--rm", "-v", "held:/etc", "alpine", "cat", "/etc/passwd"
         )
 
-    within = "volumes.open_filling = lambda data: os.open(data, os.O_RDONLY | os.O_CLOEXEC)"
+    within = "filling.open_filling = lambda data: os.open(data, os.O_RDONLY | os.O_CLOEXEC)"
     assert attack(changed(rl, impatient, f"{IMPORTS}{within}"))
     assert not attack(changed(rl, impatient))
     rl("rm", "-f", "holder")

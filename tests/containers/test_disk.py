@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rootless.containers.disk import Disk, parse
 from rootless.errors import RlError
+from rootless.quota import Disk, parse
 from rootless.sizes import LARGEST
 from tests.support.runner import Rl
 

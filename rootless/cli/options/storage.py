@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from rootless import quota
 from rootless.cli.options import together
-from rootless.containers import disk
 from rootless.containers import request as requests
 
 disk_limit = click.option(
@@ -58,5 +58,5 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "volumes_from": values["volumes_from"],
         "read_only": values["read_only"],
-        "disk": disk.parse(values["storage_opt"]),
+        "disk": quota.parse(values["storage_opt"]),
     }
