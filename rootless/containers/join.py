@@ -1,10 +1,10 @@
 """A process of ours on its way into a running container, to become a command there.
 
 Joins the namespaces of PID 1 by its pidfd, with the identity, capabilities and
-limits that config.json gives; what PID 1's set-up does to become the
-container's user is init's and is done by it here. Two processes of ours follow
-each other in: one that joins and waits outside of the PID namespace, and its
-child inside, which becomes the command. Started by ``enter``.
+limits that config.json gives, and becomes the command as PID 1 does
+(``command``). Two processes of ours follow each other in: one that joins and
+waits outside of the PID namespace, and its child inside, which becomes the
+command. Started by ``enter``.
 
 The container is there already and hostile. So nothing is imported and no path
 but the container's is opened once its mounts are joined; we are not dumpable,
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rootless.containers import init, interpreter
+from rootless.containers import command, handshake, interpreter, terminal
 from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.containers.streams import wait
@@ -45,14 +45,14 @@ def join(
     changeable: bool,
 ) -> int:
     """Enter the user namespace, with an interpreter that the container cannot change."""
-    with init.failures_sent(channel):
+    with handshake.failures_sent(channel):
         message, entrance = channel.receive()
         if message is None:
-            os._exit(init.FAILED)
-        init.set_oom_score(wanted["process"])
+            os._exit(handshake.FAILED)
+        command.set_oom_score(wanted["process"])
         os.setsid()
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER)
-        syscalls.become_root(keep_groups=init.keeps_groups(wanted["process"]))
+        syscalls.become_root(keep_groups=command.keeps_groups(wanted["process"]))
         if changeable:
             syscalls.unshare(syscalls.CLONE_NEWNS)
             syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
@@ -72,7 +72,7 @@ def join(
             )
             interpreter.execute_read_only("rootless.containers.join", *map(str, fds))
         _proceed(wanted, stdio, pidfd, channel, leaving, *entrance)
-    return init.FAILED
+    return handshake.FAILED
 
 
 def descriptors(leaving: Channel | None) -> list[int]:
@@ -86,12 +86,12 @@ def main_anew(memory_fd: str, pidfd: str, channel_fd: str, entrance: str, *other
     # There are three standard streams or none, and before them the channel by which to leave.
     leaving = Channel(socket.socket(fileno=fds.pop(0))) if len(fds) % 3 else None
     channel = Channel(socket.socket(fileno=int(channel_fd)))
-    with init.failures_sent(channel):
+    with handshake.failures_sent(channel):
         with open(int(memory_fd), "rb") as memory:
             memory.seek(0)
             wanted = json.load(memory)
         _proceed(wanted, fds, int(pidfd), channel, leaving, int(entrance))
-    return init.FAILED
+    return handshake.FAILED
 
 
 def _proceed(
@@ -108,9 +108,9 @@ def _proceed(
         process.die_with_parent()
     _import_no_more()
     syscalls.setns(pidfd, wanted["flags"])
-    command = _reap if wanted.get("reaper") else _become_command
+    become = _reap if wanted.get("reaper") else _become_command
     child = process.fork(
-        lambda: command(wanted, stdio, channel, entrance),
+        lambda: become(wanted, stdio, channel, entrance),
         keep=[channel.fileno(), entrance, *stdio],
     )
     process.close_all_but([child.pidfd, *descriptors(leaving)])
@@ -179,31 +179,31 @@ def _reap(wanted: Plan, stdio: Sequence[int], channel: Channel, entrance: int) -
 
 def _become_command(wanted: Plan, stdio: Sequence[int], channel: Channel, entrance: int) -> int:
     settings = wanted["process"]
-    with init.failures_sent(channel):
+    with handshake.failures_sent(channel):
         os.setsid()
         os.umask(0o022)
-        init.leave_keyring()
+        command.leave_keyring()
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if wanted["terminal"]:
-            masters = init.open_terminal(root)
+            masters = terminal.open_terminal(root)
         else:
-            masters = init.take(stdio)
+            masters = terminal.take(stdio)
         process.close_all_but([channel.fileno(), entrance, root, *masters])
-        user = init.resolve_user(root, settings["user"])
-        init.enter_directory(root, settings["cwd"])
+        user = command.resolve_user(root, settings["user"])
+        command.enter_directory(root, settings["cwd"])
         confined_by = program.Filter(*wanted["filter"]) if wanted["filter"] else None
-        init.become(user, settings, confined_by)
+        command.become(user, settings, confined_by)
         if not wanted["detached"]:
             process.die_with_parent()
         channel.send({"ready": True}, *masters)
         process.close_all_but([channel.fileno(), entrance])
-        init.wait_for_go(channel)
+        handshake.wait_for_go(channel)
         if entrance >= 0:
             # As late as can be: what we took until here is not the container's.
             os.write(entrance, b"0")
             os.close(entrance)
-        init.execute(settings, confined_by)
-    return init.FAILED
+        command.execute(settings, confined_by)
+    return handshake.FAILED
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def _main(channel: Channel) -> int:
 
     from rootless.containers.console import Onlooker
     from rootless.containers.create import create, warnings
-    from rootless.containers.init import failures_sent
+    from rootless.containers.handshake import failures_sent
     from rootless.containers.remove import remove_leftovers
     from rootless.containers.store import ContainerStore, Process
     from rootless.containers.supervisor import supervise

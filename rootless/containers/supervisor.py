@@ -13,7 +13,6 @@ A process of its own (``launch`` forks it), single-threaded, without a terminal.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -21,36 +20,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from rootless.containers import cgroup, disk, health, idmaps, init, interpreter, log, restart
-from rootless.containers.annotation import Spec
-from rootless.containers.announce import announce
+from rootless.containers import cgroup, disk, health, idmaps, log, restart
 from rootless.containers.channel import Channel
+from rootless.containers.clone import clone
 from rootless.containers.console import Console, Onlooker
 from rootless.containers.network import prepare
 from rootless.containers.overlay import Server
-from rootless.containers.store import Container, ContainerStore, Process, now
+from rootless.containers.record import Record
+from rootless.containers.starting import Start
+from rootless.containers.store import Container, ContainerStore
 from rootless.containers.streams import Streams, wait
-from rootless.errors import ContainerNotFound, RlError
-from rootless.kernel import process, syscalls, userns
-from rootless.networks.helper import Helper
-from rootless.networks.ports import Port
+from rootless.errors import RlError
+from rootless.kernel import process, userns
 
 if TYPE_CHECKING:
     from rootless.cgroups.group import Group
     from rootless.containers.monitor import Monitor
     from rootless.containers.strays import Strays
-
-# But for that of cgroups, which begins where a process is: PID 1 makes it.
-_NAMESPACES: Final = {
-    "user": syscalls.CLONE_NEWUSER,
-    "mount": syscalls.CLONE_NEWNS,
-    "pid": syscalls.CLONE_NEWPID,
-    "uts": syscalls.CLONE_NEWUTS,
-    "ipc": syscalls.CLONE_NEWIPC,
-    "network": syscalls.CLONE_NEWNET,
-}
 
 
 def supervise(
@@ -67,63 +55,6 @@ def supervise(
     _Supervisor(containers, container, layers, owner).supervise(server)
 
 
-class _Record:
-    """The state on disk, as the container's life goes on, and its events."""
-
-    def __init__(self, containers: ContainerStore, container: Container) -> None:
-        self._containers = containers
-        self.container = container
-        self._executed_at: float | None = None
-
-    def started(self, pid: int, ports: Sequence[Port]) -> None:
-        self._update(
-            status="running", started_at=now(), finished_at="", exit_code=0, error="",
-            init=Process.of(pid), ports=tuple(ports),
-        )  # fmt: skip
-
-    def executed(self) -> None:
-        self._executed_at = time.monotonic()
-        announce(self.container, "start")
-
-    def ended(
-        self, exit_code: int, *, again: bool = False, stopped: bool = False, oom: bool = False
-    ) -> None:
-        changes = {"exit_code": exit_code, "stopped": stopped, "oom_killed": oom}
-        self._update(
-            status="restarting" if again else "exited",
-            finished_at=now(),
-            init=None,
-            ports=(),
-            **changes,
-        )
-        if self._executed_at is not None:
-            ran = str(int(time.monotonic() - self._executed_at))
-            announce(self.container, "die", exitCode=str(exit_code), execDuration=ran)
-            self._executed_at = None
-
-    def out_of_memory(self) -> None:
-        announce(self.container, "oom")
-
-    def placed(self, path: str) -> None:
-        self._update(cgroup=path)
-
-    def restart(self) -> str:
-        """Return the restart policy, which `rl update` may have changed."""
-        with contextlib.suppress(OSError):
-            return self._containers.recorded(self.container).restart
-        return "no"
-
-    def restarted(self, count: int) -> None:
-        self._update(restarts=count)
-
-    def failed(self, error: RlError) -> None:
-        self._update(error=str(error))
-
-    def _update(self, **changes: object) -> None:
-        with contextlib.suppress(ContainerNotFound):  # it was removed by force
-            self.container = self._containers.update(self.container, **changes)
-
-
 class _Supervisor:
     """One container with its onlookers, over all its runs."""
 
@@ -138,7 +69,7 @@ class _Supervisor:
         self._root = containers.root
         self._container = container
         self._layers = layers
-        self._record = _Record(containers, container)
+        self._record = Record(containers, container)
         self._group: Group | None = None
         self._console = Console(container.path, owner)
         self._maps = idmaps.maps_of(container.config)
@@ -219,10 +150,10 @@ class _Supervisor:
             terminal=request["terminal"], interactive=request["interactive"], writer=writer
         )
         channel, theirs = Channel.pair()
-        child = _clone(spec, streams, theirs, group.prepare() if group else -1)
+        child = clone(spec, streams, theirs, group.prepare() if group else -1)
         strays = self._strays(child)
         with closing(network), _killed_at_the_end(child, channel, streams, writer, group, strays):
-            start = _Start(child, channel, server, network, self._console)
+            start = Start(child, channel, server, network, self._console)
             start.agreed = self._restarts > 0
             userns.write_maps(child.pid, self._maps)
             channel.send({"go": True})
@@ -282,7 +213,7 @@ class _Supervisor:
     def _carry(
         self,
         streams: Streams,
-        start: _Start,
+        start: Start,
         stack: contextlib.ExitStack,
         strays: Strays | None,
     ) -> int:
@@ -350,89 +281,6 @@ class _Supervisor:
         if failure is not None:
             raise failure
         return child.wait()
-
-
-def _clone(spec: Spec, streams: Streams, channel: Channel, place: int) -> process.Child:
-    """Start PID 1 in its namespaces and its cgroup, and close what only it needs."""
-    flags = 0
-    for namespace in spec["linux"]["namespaces"]:
-        flags |= _NAMESPACES.get(namespace["type"], 0)
-    theirs = streams.container_ends
-    changeable = interpreter.is_changeable(idmaps.maps_of(spec))
-    try:
-        return process.fork(
-            lambda: init.main(spec, theirs, channel, changeable=changeable),
-            flags,
-            keep=[channel.fileno(), *theirs],
-            cgroup=place,
-        )
-    except OSError as error:
-        raise userns.creation_error(error) from None
-    finally:
-        channel.close()
-        for fd in (*theirs, *([place] if place >= 0 else [])):
-            os.close(fd)
-
-
-class _Start:
-    """PID 1, what serves it, and what they tell until the command has been executed."""
-
-    def __init__(
-        self,
-        child: process.Child,
-        channel: Channel,
-        server: Server,
-        network: Helper,
-        console: Console,
-    ) -> None:
-        self.child = child
-        self.channel = channel
-        self.server = server
-        self.network = network
-        self._console = console
-        self.agreed = False
-
-    def expect(self, what: str) -> list[int]:
-        """Return the descriptors of PID 1's message ``what``; RlError if it does not come."""
-        while self.channel.fileno() not in self._wait():
-            pass
-        message, fds = self.channel.receive()
-        if message is None or what not in message:
-            raise self.failure(message)
-        return fds
-
-    def expect_network(self) -> None:
-        """Return when the network is there."""
-        while not self.network.ready:
-            if self.channel.fileno() in self._wait():
-                raise self.failure(self.channel.receive()[0])
-
-    def watched(self) -> dict[int, int]:
-        """Return what to poll for, to learn of the end of what serves PID 1."""
-        return self.server.watched() | self.network.watched()
-
-    def _wait(self) -> set[int]:
-        """Wait until PID 1 says something or something fails, which is raised."""
-        interests = {self.channel.fileno(): select.POLLIN} | self.watched()
-        if not self.agreed:
-            interests[self._console.owner_channel()] = select.POLLIN
-        ready = wait(interests)
-        self.server.check()
-        if self.channel.fileno() not in ready:
-            self.network.advance()
-        if not self.agreed and self._console.owner_channel() in ready:
-            # The owner says nothing before it is asked: this is its end.
-            raise RlError("it was interrupted before it started")
-        return ready
-
-    def failure(self, message: dict[str, Any] | None) -> RlError:
-        """Return PID 1's error; if the server failed first, raise that, which is the cause."""
-        if message is not None and message.get("errno") == errno.ENOTCONN:
-            self.server.check_after_loss()
-        self.server.check()
-        if message is None:
-            return RlError(f"the container could not be set up (status {self.child.wait()})")
-        return RlError(str(message["error"]), int(message["exit_code"]))
 
 
 def _leave_stderr(file: Path) -> None:

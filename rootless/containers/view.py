@@ -15,7 +15,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rootless.containers import disk, enter, idmaps, init, rootfs
+from rootless.containers import disk, enter, handshake, idmaps, init, rootfs
 from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
 from rootless.containers.channel import Channel
@@ -146,7 +146,7 @@ def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool)
 
     def main() -> int:
         with failures_sent(theirs[0]):
-            init.wait_for_go(theirs[0])
+            handshake.wait_for_go(theirs[0])
             extra = read_extra(spec)
             _keep_mounts_private()
             # As the user himself, as init does it.

@@ -22,7 +22,8 @@ from tests.support.undefended import changed
 SECRET = "the-secret-of-the-host"
 
 # Defences that are missing, as statements.
-IMPORTS = "import os; from rootless.containers import init, interpreter, join, rootfs, supervisor\n"
+IMPORTS = "import os\n"
+IMPORTS += "from rootless.containers import command, handshake, interpreter, join, rootfs\n"
 IMPORTS += "from rootless.kernel import mounts, process, syscalls\n"
 IMPORTS += "from rootless.volumes import filling\n"
 
@@ -92,14 +93,14 @@ def test_working_directory_is_none_of_the_hosts(
     directory = f"/proc/self/fd/{fd}"
     into = ["run", "--rm", "-w", directory, "alpine"]
     path = """
-init.enter_directory = lambda root, path: os.chdir(path)
+command.enter_directory = lambda root, path: os.chdir(path)
 make_directories = mounts.make_directories
 mounts.make_directories = lambda root, path, *mode: (
     os.dup(root) if path.startswith("/proc/self/fd/") else make_directories(root, path, *mode))
 """
     if entry == "exec":
         into = ["exec", "-w", directory, service]
-        path = "init.enter_directory = lambda root, path: os.chdir(path)"
+        path = "command.enter_directory = lambda root, path: os.chdir(path)"
 
     def attack(rl: Rl) -> bool:
         return SECRET in said(rl, *into, "cat", "secret", fd=fd)
@@ -120,7 +121,7 @@ def test_working_directory_that_another_container_exchanges_is_none_of_the_hosts
     source.mkdir()
     into = ["run", "--rm", "-v", f"{volume}:/vol", "-v", f"{source}:/given", "-w", "/vol/work"]
     exchanging = f"""{IMPORTS}
-resolve_user, open_sources = init.resolve_user, rootfs.open_sources
+resolve_user, open_sources = command.resolve_user, rootfs.open_sources
 sources = {{}}
 def remember(*arguments):
     sources.update(open_sources(*arguments))
@@ -129,13 +130,13 @@ def exchange(*arguments):
     os.rename({str(volume / "work")!r}, {str(volume / "moved")!r})
     os.symlink(f"/proc/self/fd/{{sources['/given']}}", {str(volume / "work")!r})
     return resolve_user(*arguments)
-rootfs.open_sources, init.resolve_user = remember, exchange
+rootfs.open_sources, command.resolve_user = remember, exchange
 """
     keeping_sources = """
 close_all_but = process.close_all_but
 process.close_all_but = lambda keep: close_all_but([*keep, *sources.values()])
 """
-    by_path = "init.enter_directory = lambda root, path: os.chdir(path)"
+    by_path = "command.enter_directory = lambda root, path: os.chdir(path)"
 
     def attack(rl: Rl) -> bool:
         shutil.rmtree(volume, ignore_errors=True)
@@ -159,11 +160,11 @@ def test_environment_of_the_host_stays_outside(rl: Rl, service: str, entry: str)
     command = ("sh", "-c", "env; tr '\\0' '\\n' < /proc/self/environ")
     told = changed(rl, f"import os; os.environ['TOKEN'] = '{SECRET}'")
     merged = f"""{IMPORTS}
-execute = init.execute
+execute = command.execute
 def with_ours(settings, *rest):
     settings["env"] += [f"{{name}}={{value}}" for name, value in os.environ.items()]
     execute(settings, *rest)
-init.execute = with_ours
+command.execute = with_ours
 """
     assert SECRET not in said(told, *into, *command)
     assert SECRET in said(changed(told, merged), *into, *command)
@@ -199,7 +200,7 @@ def test_session_keyring_of_the_user_stays_outside(rl: Rl, debian: str, entry: s
         rl("run", "-d", *options, debian, "sleep", "1000")
         into = ["exec", "searcher"]
     user = changed(rl, LOGIN)
-    open_to_all = changed(user, f"{IMPORTS}init.leave_keyring = lambda: None")
+    open_to_all = changed(user, f"{IMPORTS}command.leave_keyring = lambda: None")
     assert SECRET not in said(user, *into, "python3", "-c", SEARCH)
     assert SECRET in said(open_to_all, *into, "python3", "-c", SEARCH)
     if entry == "exec":
@@ -239,8 +240,8 @@ def test_process_that_enters_cannot_be_looked_into(rl: Rl, own_python: Path) -> 
     # Ready to execute the command, with the container's own capabilities: so long does it stay.
     lingering = f"""{IMPORTS}
 import time
-wait_for_go = init.wait_for_go
-init.wait_for_go = lambda channel: (time.sleep(2), wait_for_go(channel))
+wait_for_go = handshake.wait_for_go
+handshake.wait_for_go = lambda channel: (time.sleep(2), wait_for_go(channel))
 """
     # The interpreter is executed anew only if it is the user's, and is traceable again then; that
     # program is told by a module of its own what the others inherit.
@@ -271,14 +272,14 @@ def test_module_of_the_container_is_not_imported_by_what_enters(rl: Rl, service:
     script = f'mkdir -p {place}; echo "{module}" > {place}/late_module.py'
     rl("exec", service, "sh", "-c", script)
     late = f"""{IMPORTS}
-resolve_user = init.resolve_user
+resolve_user = command.resolve_user
 def resolve(root, wanted):
     try:
         import late_module
     except ImportError:
         pass
     return resolve_user(root, wanted)
-init.resolve_user = resolve
+command.resolve_user = resolve
 """
     assert said(changed(rl, late), "exec", service, "echo", "unharmed") == "unharmed\n"
     importing = changed(rl, late, f"{IMPORTS}join._import_no_more = lambda: None")
