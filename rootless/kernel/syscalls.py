@@ -22,6 +22,7 @@ _python: Final = ctypes.pythonapi
 
 # <linux/sched.h>
 CLONE_PIDFD: Final = 0x00001000
+CLONE_PARENT: Final = 0x00008000
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -154,13 +155,15 @@ def _syscall(number: int, *arguments: object) -> int:
 def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     """Fork into the new namespaces that ``flags`` names (Linux 5.3), and into a cgroup (5.7).
 
-    Returns (pid, pidfd) in the parent and (0, -1) in the child. The caller must
-    be single-threaded. The PyOS_* calls are what CPython's C API asks of a
-    process that clones itself without os.fork().
+    Returns (pid, pidfd) in the parent and (0, -1) in the child, which with CLONE_PARENT is one
+    of our parent's. The caller must be single-threaded. The PyOS_* calls are what CPython's C
+    API asks of a process that clones itself without os.fork().
     """
     pidfd = ctypes.c_int(-1)
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup >= 0 else 0)
-    arguments = _CloneArgs(flags=flags, pidfd=ctypes.addressof(pidfd), exit_signal=17)
+    # A sibling signals its end as we do ours.
+    exit_signal = 0 if flags & CLONE_PARENT else 17
+    arguments = _CloneArgs(flags=flags, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
     arguments.cgroup = max(cgroup, 0)
     size = ctypes.c_size_t(ctypes.sizeof(arguments))
     _python.PyOS_BeforeFork()

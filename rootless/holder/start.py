@@ -1,0 +1,98 @@
+"""Starting rl-holder so that it outlives whoever started it: their terminal, login and cgroup.
+
+Called by ``client`` under the holder's lock, so that there are never two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+from rootless.cgroups import place, tree
+from rootless.containers.channel import Channel
+from rootless.errors import RlError
+from rootless.holder import lock
+from rootless.kernel import process, syscalls, userns
+
+_LOG: Final = "holder.log"
+_CGROUP: Final = "rl-holder"
+
+
+def start(root: str, beside: str) -> None:
+    """Start the holder of a store; it listens when this returns. RlError where it cannot be.
+
+    ``beside`` is the cgroup of the container that needs it, "" for one without.
+    """
+    ours, theirs = Channel.pair()
+    starter = process.fork(lambda: _starter(root, beside, theirs), keep=[theirs.fileno()])
+    theirs.close()
+    message, _ = ours.receive()
+    ours.close()
+    starter.wait()
+    if message is None or "error" in message:
+        raise RlError(message["error"] if message else "rl-holder ended unexpectedly")
+
+
+def _starter(root: str, beside: str, channel: Channel) -> int:
+    """Start it as nobody's child: whoever started it may go on for long, or be gone."""
+    os.setsid()
+    os.chdir("/")
+    mapped, go = Channel.pair()
+    flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
+    kept = [channel.fileno(), mapped.fileno()]
+    try:
+        child = process.fork(lambda: _holder(root, channel, mapped), flags, kept)
+        mapped.close()
+        userns.write_maps(child.pid, userns.storage_maps())
+        with contextlib.suppress(OSError, RlError):
+            # Where there is none to be had it stays where we are.
+            _move(child.pid, beside)
+        go.send({"go": True})
+    except OSError as error:
+        channel.send({"error": str(userns.creation_error(error))})
+    except RlError as error:
+        channel.send({"error": str(error)})
+    return 0
+
+
+def _holder(root: str, channel: Channel, mapped: Channel) -> int:
+    if mapped.receive()[0] is None:
+        return 1
+    mapped.close()
+    syscalls.become_root()
+    try:
+        _redirect(f"{root}/{_LOG}")
+        listener = lock.listen(root)
+    except OSError as error:
+        channel.send({"error": f"rl-holder cannot listen in {root}: {error.strerror}"})
+        return 1
+    channel.send({"listening": True})
+    channel.close()
+    from rootless.holder.server import main
+
+    return main(root, listener)
+
+
+def _redirect(log: str) -> None:
+    """Turn our standard streams, which are a user's until now, to the log."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    for fd, path in ((0, os.devnull), (1, log), (2, log)):
+        opened = os.open(path, flags if path == log else os.O_RDWR, 0o600)
+        os.dup2(opened, fd)
+        os.close(opened)
+
+
+def _move(pid: int, beside: str) -> None:
+    """Move it out of the cgroup of a container, or of a login, which ends before others do."""
+    if beside and not tree.is_scope(beside):
+        top = os.path.dirname(beside)
+        directory = f"{top}/{_CGROUP}"
+        os.makedirs(directory, exist_ok=True)
+        tree.write(f"{directory}/cgroup.procs", str(pid))
+    elif bus := place.bus(os.getuid()):
+        from rootless.cgroups import systemd
+
+        with systemd.connected(bus) as manager:
+            name = f"{_CGROUP}-{pid}.scope"
+            manager.start_scope(name, "what containers share", [pid], systemd.SLICE, None)
