@@ -9,8 +9,7 @@ import logging
 import os
 import stat
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from fuse_overlay import __version__
 
@@ -65,8 +64,7 @@ class UsageError(Exception):
     """The command line cannot be understood; one line that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What the command line asks for."""
 
     lowers: tuple[str, ...]

@@ -8,8 +8,7 @@ and by what changes the upper directory (what is stored).
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 ATTRIBUTE: Final = "user.containers.override_stat"
 PRIVILEGED_ATTRIBUTE: Final = "security.fuseoverlayfs.override_stat"
@@ -21,8 +20,7 @@ Ranges = Sequence[tuple[int, int, int]]
 """(first id as stored, first id as shown, how many)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(NamedTuple):
     """The rules of one mount.
 
     `uids` and `gids` translate ids; an id outside all ranges is shown, or stored, as the overflow

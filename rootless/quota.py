@@ -7,10 +7,10 @@ overlay, see fuse_overlay.quota.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
+from rootless.values import as_dict
 
 # For a container to start: the files that what every container has is mounted on, their
 # directories, and a few more.
@@ -18,8 +18,7 @@ _LEAST_SIZE: Final = 64 << 10
 _LEAST_INODES: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """At most ``size`` bytes and ``inodes`` files; 0 is no limit, None says nothing."""
 
     size: int | None = None
@@ -45,7 +44,7 @@ def parse(options: Iterable[str], what: str = "storage option") -> Disk:
         name, given, text = option.partition("=")
         if name not in ("size", "inodes") or not given:
             raise RlError(f"unknown {what} {option!r} (size=2G and inodes=100000 are known)")
-        disk = replace(disk, **{name: number(name, text)})
+        disk = disk._replace(**{name: number(name, text)})
     return disk
 
 
@@ -68,5 +67,5 @@ def number(name: str, text: str) -> int:
 
 def describe(disk: Disk) -> dict[str, str]:
     """Return the limit as Docker's StorageOpt, and a volume's Options, show it."""
-    values: dict[str, Any] = asdict(disk)
+    values: dict[str, Any] = as_dict(disk)
     return {name: str(value) for name, value in values.items() if value}

@@ -10,8 +10,7 @@ import contextlib
 import os
 import select
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.cgroups import resources as limits
 from rootless.cgroups import tree
@@ -29,8 +28,7 @@ _SERVERS_MEMORY: Final = 1 << 30
 _SERVERS_CPU: Final = "100000 100000"
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """What all containers of the user may have together; None is no limit."""
 
     memory: int | None = None

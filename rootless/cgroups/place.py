@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from rootless.files import read_text
 
@@ -22,8 +21,7 @@ _UNIFIED: Final = "systemd.unified_cgroup_hierarchy=1 on the kernel's command li
 CONTROLLERS: Final = ("cpu", "cpuset", "io", "memory", "pids")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """A cgroup that we may write to: our own, or one above it."""
 
     path: str
@@ -31,8 +29,7 @@ class Level:
     """Whether processes are in it itself, which keeps it from sharing controllers out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How a container comes to a cgroup; ``parent`` is where, ``bus`` whom to ask."""
 
     kind: Literal["delegated", "systemd", "none"]

@@ -7,8 +7,7 @@ the second is what crun(1) documents. Called by ``group``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Resources = Mapping[str, Any]
 
@@ -20,8 +19,7 @@ _DEVICE_LIMITS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A value for a file; ``shared`` is for the container and its servers together.
 
     A weight counts among neighbours, which are other containers; and what a container reads and

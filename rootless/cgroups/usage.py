@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rootless.cgroups import tree
 from rootless.files import read_text
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """One moment; None is what no controller counts here."""
 
     moment: float

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.cli import container_view, image_view
 from rootless.cli.output import Row, render
@@ -39,8 +38,7 @@ _CONTAINER_COLUMNS: Final = (
 _VOLUMES: Final = {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is in the stores, and the bytes of it.
 
     ``parts`` of an image, by its digest: what it is made of on disk, shared or not. ``written`` by

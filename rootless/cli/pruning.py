@@ -6,9 +6,8 @@ Called by the prune commands; asks, removes, and returns what to say.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 Conditions = Mapping[str, list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(NamedTuple):
     """What was removed, a line for each, and the bytes that this freed."""
 
     title: str

@@ -6,7 +6,6 @@ through ``pass_settings``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(slots=True)
 class Settings:
     """What stands before the command's name: `rl --root DIR --debug COMMAND`."""
 
-    chosen_root: str | None = None
-    debug: bool = False
+    def __init__(self) -> None:
+        self.chosen_root: str | None = None
+        self.debug = False
 
     @property
     def root(self) -> Path:

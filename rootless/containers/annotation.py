@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Spec = dict[str, Any]
 
@@ -19,8 +18,7 @@ ANNOTATION: Final = "rl.container"
 STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
+class Extra(NamedTuple):
     """What config.json's annotation keeps for us: the inputs that the rest was computed from.
 
     ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
@@ -43,7 +41,7 @@ class Extra:
     labels: Mapping[str, str]
     binds: Sequence[str] = ()
     given: Sequence[str] = ()
-    accounts: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, str] = {}
     healthcheck: Mapping[str, Any] | None = None
     ports: Sequence[Mapping[str, Any]] = ()
     exposed: Sequence[str] = ()

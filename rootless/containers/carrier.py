@@ -16,18 +16,17 @@ import resource
 import signal
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rootless.containers.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls
+from rootless.values import as_dict
 
 Kind = Literal["directory", "file", "missing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is at a path: its ``kind``, and for a file, or for what is missing, its ``name`` in the
     directory that holds it, links followed.
     """
@@ -158,9 +157,9 @@ def _send_namespace(channel: Channel) -> None:
 
 def _answer(tree: _Tree, question: Mapping[str, Any], fds: list[int]) -> dict[str, Any]:
     if "source" in question:
-        return asdict(tree.open_source(question["source"], follow=question["follow"]))
+        return as_dict(tree.open_source(question["source"], follow=question["follow"]))
     if "target" in question:
-        return asdict(tree.open_target(question["target"]))
+        return as_dict(tree.open_target(question["target"]))
     if "pack" in question:
         from rootless.containers.pack import pack
 

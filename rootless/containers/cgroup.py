@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rootless.cgroups import place, resources, tree
@@ -17,6 +16,7 @@ from rootless.containers.limits import Limits, stored
 from rootless.containers.limits import resources as resources_of
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
+from rootless.values import as_dict
 
 if TYPE_CHECKING:
     from rootless.cgroups.group import Budget, Group
@@ -136,7 +136,7 @@ def update(store: ContainerStore, container: Container, limits: Limits) -> None:
                 f"{_why_without(limits)}"
             )
         group.apply(path, resources_of(limits))
-    store.update(container, limits=asdict(limits))
+    store.update(container, limits=as_dict(limits))
     announce(container, "update")
 
 

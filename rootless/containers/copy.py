@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.containers import view
 from rootless.containers.announce import announce
@@ -23,8 +22,7 @@ from rootless.images.store import ImageStore
 STREAM: Final = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """One end of a copy: a path in a container, or on the host, or "-"."""
 
     container: str | None
@@ -49,8 +47,7 @@ class End:
         return self.path if self.container is None else f"{self.container}:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """``archive``: keep owners; ``follow``: copy what a link at the end of the source leads to."""
 
     archive: bool = False
@@ -74,8 +71,7 @@ def placed_name(source: str, found: Found, target: str, there: Found) -> str:
     return there.name
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """How many bytes were copied, and how many devices were not; ``device`` is the first."""
 
     size: int

@@ -11,7 +11,6 @@ import os
 import resource
 import shutil
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 from rootless.containers import confinement, devices, disk, identity, names, namespaces
@@ -53,7 +52,7 @@ def create(
     """
     containers = ContainerStore(root)
     volumes = VolumeStore(root)
-    request = replace(request, disk=request.disk.or_else(disk.default()))
+    request = request._replace(disk=request.disk.or_else(disk.default()))
     sources = find_sources(root, request, image.config.volumes)
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from rootless.containers.namespaces import Device
 from rootless.containers.request import mount_target
@@ -21,8 +20,7 @@ _OWN_DIRECTORIES: Final = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd")
 _OWN: Final = ("null", "zero", "full", "random", "urandom", "console", "ptmx")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A device node of the host, with all links followed, and where it goes in the container."""
 
     source: str

@@ -7,11 +7,11 @@ of another one. Called by create, by the supervisor and by `rl update`.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rootless.errors import RlError
 from rootless.quota import Disk, number
+from rootless.values import as_dict
 
 if TYPE_CHECKING:
     from rootless.containers.store import Container, ContainerStore
@@ -42,7 +42,7 @@ def update(store: ContainerStore, container: Container, changes: Disk) -> bool:
     from rootless.containers.announce import announce
 
     disk = changes.or_else(of(container))
-    container = store.update(container, disk=asdict(disk))
+    container = store.update(container, disk=as_dict(disk))
     announce(container, "update")
     if not container.active:
         return True
@@ -50,7 +50,7 @@ def update(store: ContainerStore, container: Container, changes: Disk) -> bool:
     if channel is None:
         return True
     reader, writer = os.pipe()
-    channel.send({"limit": asdict(disk)}, writer)
+    channel.send({"limit": as_dict(disk)}, writer)
     os.close(writer)
     with open(reader, "rb") as answer:
         # The server writes a byte, or all who hold the other end close it.

@@ -8,8 +8,7 @@ the image specification, until a ``Check`` makes seconds of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -30,8 +29,7 @@ LONGEST_OUTPUT: Final = 4096
 _TIMES: Final = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """What was asked for: --health-*; None is what the image says."""
 
     cmd: str | None = None
@@ -43,8 +41,7 @@ class Health:
     disabled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """A check as it is carried out; times are seconds."""
 
     args: Sequence[str]

@@ -10,8 +10,8 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from rootless.containers import idmaps
 from rootless.containers.request import Request
@@ -20,13 +20,12 @@ from rootless.kernel import userns
 from rootless.kernel.userns import IdMap, Maps
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """``user`` is who runs inside if nobody else is asked for; ``accounts`` name him there."""
 
     maps: Maps
     user: str = ""
-    accounts: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager

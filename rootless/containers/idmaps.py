@@ -9,8 +9,7 @@ what containers write are the same for all of them. Called by the command line
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from rootless.containers.annotation import Spec
 from rootless.errors import RlError
@@ -21,8 +20,7 @@ _AUTO_SIZE: Final = 1024
 _LARGEST_ID: Final = 2**32 - 2
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(NamedTuple):
     """What --userns says; ``uid`` and ``gid`` are those of keep-id, None for the user's own."""
 
     kind: Literal["default", "keep-id", "nomap", "auto", "single"]

@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from fuse_overlay.mount import mount_data
 from rootless.containers import command, handshake, interpreter, owner, rootfs, terminal
@@ -23,6 +22,7 @@ from rootless.containers.seccomp import program
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls
 from rootless.networks import confine, loopback, routes
+from rootless.values import as_dict
 
 
 def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool) -> int:
@@ -52,7 +52,7 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
                 os.set_inheritable(fd, True)
             kept = {"config": config, "channel": channel.fileno(), "stdio": list(stdio)}
             interpreter.execute_read_only(
-                "rootless.containers.init", json.dumps({**kept, "outside": asdict(outside)})
+                "rootless.containers.init", json.dumps({**kept, "outside": as_dict(outside)})
             )
         syscalls.become_root(keep_groups=command.keeps_groups(spec["process"]))
         _proceed(spec, outside, stdio, channel)

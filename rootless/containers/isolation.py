@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rootless.errors import RlError
 
@@ -18,8 +18,7 @@ ALL = "ALL"
 SECCOMP_WORDS = ("builtin", "unconfined")
 
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
+class Isolation(NamedTuple):
     """Capabilities by their full names or ALL; ``security_opt`` as it was given, and its meaning.
 
     ``seccomp`` is "unconfined", "builtin", the file of a profile, or "" for what is usual.

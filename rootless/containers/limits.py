@@ -7,8 +7,7 @@ supervisor and by inspect.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _PERIOD: Final = 100000
 _BILLION: Final = 10**9
@@ -22,8 +21,7 @@ DEVICE_LIMITS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLimit:
+class DeviceLimit(NamedTuple):
     """A rate for one block device, each second."""
 
     path: str
@@ -32,8 +30,7 @@ class DeviceLimit:
     rate: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Docker's options. 0 and "" are no limit; bytes, and -1 where Docker has it for unlimited."""
 
     memory: int = 0
@@ -59,9 +56,8 @@ class Limits:
 
 
 def stored(value: Mapping[str, Any]) -> Limits:
-    """Return what ``asdict`` made of limits, also one of another version of ours."""
-    known = {field.name for field in fields(Limits)}
-    kept = {name: item for name, item in value.items() if name in known}
+    """Return what ``as_dict`` made of limits, also one of another version of ours."""
+    kept = {name: item for name, item in value.items() if name in Limits._fields}
     for name in DEVICE_LIMITS:
         if name in kept:
             kept[name] = tuple(DeviceLimit(**item) for item in kept[name])

@@ -12,10 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -27,8 +26,7 @@ _UNITS: Final = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _MOST_FILES: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How large a log may become: ``size`` bytes a file (None: any), ``files`` of them."""
 
     size: int | None = None

@@ -13,10 +13,9 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.containers import log
 from rootless.containers.channel import Channel
@@ -29,8 +28,7 @@ from rootless.kernel import syscalls
 _CHUNK: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One line of output (without its end if a longer line was divided), and when it came."""
 
     stream: str
@@ -94,8 +92,7 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(f"{whole}.{fraction[:6] or '0'}").replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which lines of a log are wanted; None leaves a limit out."""
 
     tail: int | None = None

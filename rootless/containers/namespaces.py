@@ -7,8 +7,7 @@ to is idmaps's and spec's. Made by the command line, parts of the Request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -31,8 +30,7 @@ _IPC_SYSCTLS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ulimit:
+class Ulimit(NamedTuple):
     """A resource limit by Docker's name; -1 is no limit."""
 
     name: str
@@ -40,8 +38,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A device node of the host, or a directory of them, and where it goes in the container."""
 
     source: str
@@ -49,15 +46,14 @@ class Device:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True)
-class Namespaces:
+class Namespaces(NamedTuple):
     """The modes as they were given; "" is the default."""
 
     userns: str = ""
     pid: str = ""
     ipc: str = ""
     uts: str = ""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = {}
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 0
 

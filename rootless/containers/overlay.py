@@ -15,7 +15,6 @@ import errno
 import os
 import select
 import signal
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from rootless.containers.channel import Channel
@@ -23,6 +22,7 @@ from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls, userns
 from rootless.kernel.userns import Maps
+from rootless.values import as_dict
 
 if TYPE_CHECKING:
     from rootless.quota import Disk
@@ -74,7 +74,7 @@ class Server:
         self._log = log
         directories = {"lower": lower, "upper": upper, "work": work, "log": log}
         ids = {"apart": maps is not None, "owners": owners, "runs": runs}
-        self._channel.send({**directories, **asdict(disk), **ids}, pidfd, fuse)
+        self._channel.send({**directories, **as_dict(disk), **ids}, pidfd, fuse)
         if maps is not None:
             if self._channel.receive()[0] is None:
                 self.check_after_loss()

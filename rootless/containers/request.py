@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
@@ -34,8 +33,7 @@ _VOLUME_OPTIONS: Final = frozenset(
 _IGNORED: Final = frozenset(("z", "Z", "consistent", "cached", "delegated"))
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One mount asked for: ``source`` is a host path, a volume's name (or "" for a new one)."""
 
     kind: Literal["bind", "volume", "tmpfs"]
@@ -49,8 +47,7 @@ class Mount:
         return "ro" in self.options
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Everything that ``rl run`` can be told about the container it makes."""
 
     image: str
@@ -64,25 +61,25 @@ class Request:
     volumes_from: tuple[str, ...] = ()
     hostname: str | None = None
     network: str = "host"
-    net: NetworkRequest = field(default_factory=NetworkRequest)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    net: NetworkRequest = NetworkRequest()
+    labels: Mapping[str, str] = {}
     terminal: bool = False
     interactive: bool = False
     read_only: bool = False
-    disk: Disk = field(default_factory=Disk)
+    disk: Disk = Disk()
     auto_remove: bool = False
     init: bool = False
-    namespaces: Namespaces = field(default_factory=Namespaces)
+    namespaces: Namespaces = Namespaces()
     devices: tuple[Device, ...] = ()
     group_add: tuple[str, ...] = ()
     umask: int | None = None
-    isolation: Isolation = field(default_factory=Isolation)
+    isolation: Isolation = Isolation()
     stop_signal: str | None = None
     stop_timeout: int | None = None
     restart: str = "no"
     log_driver: str = "json-file"
-    log_options: Mapping[str, str] = field(default_factory=dict)
-    health: Health = field(default_factory=Health)
+    log_options: Mapping[str, str] = {}
+    health: Health = Health()
     limits: Limits | None = None
 
 

@@ -5,8 +5,7 @@ Pure. Read by the supervisor at each end, and by the command line for its errors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -17,8 +16,7 @@ _LONGEST_SECONDS: Final = 60.0
 _STABLE_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """When to restart; ``limit`` 0 is no limit."""
 
     name: str

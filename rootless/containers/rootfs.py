@@ -12,8 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.containers.annotation import Extra, Spec
 from rootless.errors import RlError
@@ -32,8 +31,7 @@ _LINKS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(NamedTuple):
     """What init has opened as the user: the container's root directory, the sources of its binds.
 
     ``user`` is what the user's own id is called in the container's namespace; ``filter`` is the
@@ -45,7 +43,7 @@ class Outside:
     sources: Mapping[str, int]
     user: int
     filter: Sequence[int] = ()
-    fillings: Mapping[str, int] = field(default_factory=dict)
+    fillings: Mapping[str, int] = {}
 
     @property
     def descriptors(self) -> tuple[int, ...]:

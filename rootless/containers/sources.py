@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rootless.containers.request import Mount, Request, mount_target, parse_volumes_from
 from rootless.containers.store import Container, ContainerStore
@@ -18,8 +18,7 @@ from rootless.errors import RlError
 from rootless.volumes.store import ANONYMOUS, VolumeStore
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """Each mount with its source on the host, "" for a tmpfs; ``anonymous`` names volumes."""
 
     mounts: list[tuple[Mount, str]]
@@ -53,7 +52,7 @@ def find_sources(root: Path, request: Request, image_volumes: tuple[str, ...]) -
                 name = mount.source or volumes.new_name()
                 if not mount.source:
                     anonymous.add(name)
-                mounts.append((replace(mount, source=name), str(volumes.path(name))))
+                mounts.append((mount._replace(source=name), str(volumes.path(name))))
     targets = {mount.target for mount, _ in mounts}
     for text in request.volumes_from:
         name, mode = parse_volumes_from(text)

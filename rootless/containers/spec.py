@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.containers import confinement, health, surroundings
 from rootless.containers.annotation import ANNOTATION, STOP_SIGNAL, Extra, Spec
@@ -23,6 +22,7 @@ from rootless.kernel.userns import IdMap, Maps
 from rootless.networks.mode import Mode
 from rootless.networks.ports import parse_exposed, publish_all
 from rootless.networks.request import NetworkRequest
+from rootless.values import as_dict
 
 _PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -99,8 +99,7 @@ _NETWORK_SYSCTL: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a container stands: its directory, its maps and the files made for it on the host."""
 
     bundle: str
@@ -112,7 +111,7 @@ class Place:
     nodes: Sequence[Node] = ()
     host_mqueue: bool = True
     user: str = ""
-    accounts: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, str] = {}
     seccomp: Mapping[str, Any] | None = None
 
 
@@ -137,7 +136,7 @@ def build(
         image=request.image,
         image_id=image_id,
         layers=tuple(image.diff_ids),
-        request=asdict(request),
+        request=as_dict(request),
         volumes={mount.target: mount.source for mount in volumes},
         anonymous_volumes=tuple(anonymous_volumes),
         filled_volumes=tuple(m.target for m in volumes if "nocopy" not in m.options),
@@ -150,7 +149,7 @@ def build(
         healthcheck=health.merged(image.healthcheck, request.health),
         **_ports(request.net, image),
     )
-    annotations = {ANNOTATION: json.dumps(asdict(extra))}
+    annotations = {ANNOTATION: json.dumps(as_dict(extra))}
     if stop_signal := request.stop_signal or image.stop_signal:
         annotations[STOP_SIGNAL] = stop_signal
     own_network = Mode.parse(request.network).own_namespace
@@ -189,7 +188,7 @@ def _ports(wanted: NetworkRequest, image: ImageConfig) -> dict[str, Any]:
         published = publish_all(exposed, published)
     exposed |= {(port.container, port.protocol) for port in published}
     return {
-        "ports": tuple(asdict(port) for port in published),
+        "ports": tuple(as_dict(port) for port in published),
         "exposed": tuple(sorted(f"{number}/{protocol}" for number, protocol in exposed)),
     }
 

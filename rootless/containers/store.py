@@ -16,10 +16,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rootless.containers.annotation import Extra, Spec, read_extra
 from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
@@ -27,6 +26,7 @@ from rootless.files import replace_file
 from rootless.kernel import proc
 from rootless.networks.ports import Port
 from rootless.trees import remove_tree
+from rootless.values import as_dict
 
 HEALTH = "health.json"
 
@@ -38,8 +38,7 @@ _RECORDING_TRIES = 20
 _RECORDING_SECONDS = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """A process of this boot, named so that no later process can be taken for it."""
 
     pid: int
@@ -56,8 +55,7 @@ class Process:
         return proc.start_time(self.pid) == self.start and proc.boot_id() == self.boot
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What changes in a container's life; times are RFC 3339 in UTC, "" when not yet."""
 
     name: str
@@ -83,8 +81,7 @@ class State:
     """What `rl update` has made of its restart policy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(NamedTuple):
     """One container as it was when it was read."""
 
     id: str
@@ -191,7 +188,7 @@ class ContainerStore:
     def recorded(self, container: Container) -> Container:
         """Return a container as its state was last recorded, whoever lives."""
         state = _parse_state((container.path / "state.json").read_bytes())
-        return replace(container, state=state)
+        return container._replace(state=state)
 
     def used_layers(self) -> set[str]:
         """Return the diff IDs of all layers that containers need.
@@ -265,9 +262,9 @@ class ContainerStore:
 
     def _change(self, container: Container, changes: Mapping[str, Any]) -> Container:
         with unless_removed(container):
-            state = replace(_parse_state((container.path / "state.json").read_bytes()), **changes)
+            state = _parse_state((container.path / "state.json").read_bytes())._replace(**changes)
             write_state(container.path, state)
-        return replace(container, state=state)
+        return container._replace(state=state)
 
     def remove(self, container_id: str) -> None:
         """Remove a container that does not run.
@@ -334,7 +331,7 @@ def name_in_use(name: str, owner: str) -> RlError:
 
 def write_state(path: Path, state: State) -> None:
     """Write state.json of the container directory ``path``."""
-    replace_file(path / "state.json", json.dumps(asdict(state)).encode())
+    replace_file(path / "state.json", json.dumps(as_dict(state)).encode())
 
 
 def _read_state(path: Path) -> State:
@@ -351,8 +348,7 @@ def _read_state(path: Path) -> State:
         # Its end is being recorded right now.
         time.sleep(_RECORDING_SECONDS)
         state = _parse_state((path / "state.json").read_bytes())
-    return replace(
-        state,
+    return state._replace(
         status="exited",
         exit_code=LOST,
         error=state.error or "its supervisor did not record how it ended",
@@ -382,8 +378,7 @@ def read_health(path: Path) -> dict[str, Any] | None:
 
 def _parse_state(data: bytes) -> State:
     """Read a state.json; fields of another version of ours are passed over."""
-    known = {field.name for field in fields(State)}
-    values = {key: value for key, value in json.loads(data).items() if key in known}
+    values = {key: value for key, value in json.loads(data).items() if key in State._fields}
     for key in ("init", "supervisor"):
         value = values.get(key)
         values[key] = Process(**value) if isinstance(value, dict) else None

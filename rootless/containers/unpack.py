@@ -13,8 +13,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Final, cast
+from typing import IO, Final, NamedTuple, cast
 
 from rootless.errors import RlError
 from rootless.images.metadata import set_owner, set_xattrs, shown, times
@@ -25,8 +24,7 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_C
 _PARENT: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What is taken over: ``keep`` owners (or they are root's, or ours), set-id bits (``setid``).
 
     ``as_root``: we may give files to others.
@@ -37,8 +35,7 @@ class Rules:
     setid: bool
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """The directory ``base``; for an archive from elsewhere, with links in its names, the
     directory ``path`` in ``root``, where they are followed.
     """

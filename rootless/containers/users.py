@@ -8,16 +8,14 @@ inside the container's root.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
 _LARGEST_ID: Final = 2**32 - 2
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """Numeric identity inside the container."""
 
     uid: int

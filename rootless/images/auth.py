@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from rootless.errors import RlError
@@ -20,16 +20,14 @@ MAX_CHALLENGE = 8 << 10
 MAX_TOKEN_ANSWER = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """One challenge of a WWW-Authenticate header, the scheme and the names in lower case."""
 
     scheme: str
     parameters: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+class TokenRequest(NamedTuple):
     """What to ask a token server: a form is POSTed, otherwise it is a GET."""
 
     url: str
@@ -37,8 +35,7 @@ class TokenRequest:
     form: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenResponse:
+class TokenResponse(NamedTuple):
     """What the token server said; ``body`` is cut at MAX_TOKEN_ANSWER bytes."""
 
     status: int

@@ -14,8 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sized
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from rootless.errors import RlError
 
@@ -82,8 +81,7 @@ def check_digest(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """An operating system and a processor, in containerd's normal form (amd64, arm64, arm/v7…)."""
 
     os: str
@@ -165,14 +163,13 @@ class Platform:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """A reference to content: what it is, its digest and its size in bytes."""
 
     media_type: str
     digest: str
     size: int
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = {}
     platform: Platform | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -181,8 +178,7 @@ class Descriptor:
         return value | ({"annotations": dict(self.annotations)} if self.annotations else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """An image for one platform: its configuration and its layers, bottom to top."""
 
     media_type: str
@@ -190,16 +186,14 @@ class Manifest:
     layers: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """Images, usually one for each platform."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """How a container of the image is run, and the diff IDs of its layers, bottom to top."""
 
     platform: Platform
@@ -212,7 +206,7 @@ class ImageConfig:
     stop_signal: str = ""
     volumes: tuple[str, ...] = ()
     exposed_ports: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     # Kept as it came: its fields are checked by whoever runs the check.
     healthcheck: Mapping[str, Any] | None = None
     # RFC 3339, or empty.
@@ -325,8 +319,8 @@ def to_oci(manifest: Manifest) -> bytes:
 
 
 def _oci_descriptor(descriptor: Descriptor) -> Descriptor:
-    return replace(
-        descriptor, media_type=_OCI_NAMES.get(descriptor.media_type, descriptor.media_type)
+    return descriptor._replace(
+        media_type=_OCI_NAMES.get(descriptor.media_type, descriptor.media_type)
     )
 
 

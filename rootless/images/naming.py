@@ -7,7 +7,6 @@ removed, as values; never touches the disk. Used by the store.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from rootless.errors import RlError
@@ -51,10 +50,10 @@ def assign(entries: list[Descriptor], descriptor: Descriptor, names: tuple[str, 
         if name_of(entry) in names or (entry.digest == descriptor.digest and not name_of(entry))
     ]
     entries[:] = [entry for entry in entries if entry not in replaced]
-    entries += [replace(descriptor, annotations={REF_NAME: name}) for name in names]
+    entries += [descriptor._replace(annotations={REF_NAME: name}) for name in names]
     for entry in replaced:
         if all(other.digest != entry.digest for other in entries):
-            entries.append(replace(entry, annotations={}))
+            entries.append(entry._replace(annotations={}))
 
 
 def to_remove(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:

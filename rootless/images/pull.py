@@ -13,8 +13,8 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -39,8 +39,7 @@ READ_SIZE = 1 << 20
 MAX_NESTED_INDEXES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """An endpoint, and who we are there."""
 
     endpoint: Endpoint

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootless.errors import RlError
 from rootless.images.reference import Reference
@@ -23,8 +22,7 @@ SYSTEM_FILE = Path("/etc/containers/registries.conf")
 PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(NamedTuple):
     """A second place for what a registry serves."""
 
     location: str
@@ -32,8 +30,7 @@ class Mirror:
     pull_from_mirror: str
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(NamedTuple):
     """One [[registry]] table; ``location`` is empty where only a ``*.`` prefix is given."""
 
     prefix: str
@@ -44,8 +41,7 @@ class Registry:
     file: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A place to try: the reference as that place knows it."""
 
     reference: Reference

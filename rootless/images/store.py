@@ -17,9 +17,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootless.errors import ImageNotFound, RlError
 from rootless.files import cannot_write, write_file
@@ -32,8 +31,7 @@ from rootless.trees import remove_tree
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """An image whose manifest, configuration and layers are in the store."""
 
     id: str  # the digest of its configuration, as in Docker
@@ -49,8 +47,7 @@ class Image:
         return self.config.created
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(NamedTuple):
     """What `rmi` did: the names taken away, and the IDs of images that are gone with them."""
 
     untagged: tuple[str, ...]
@@ -154,12 +151,12 @@ class ImageStore:
                     raise RlError(f"layer {diff_id} is missing from the store")
             naming.assign(entries, plain, image.names)
             mine = [entry for entry in entries if entry.digest == plain.digest]
-            return replace(image, names=naming.names_of(mine))
+            return image._replace(names=naming.names_of(mine))
 
     def _oci_descriptor(self, descriptor: Descriptor) -> Descriptor:
         document = self._manifest(descriptor)
         if document.media_type == manifest.OCI_MANIFEST:
-            return replace(descriptor, annotations={}, platform=None)
+            return descriptor._replace(annotations={}, platform=None)
         data = manifest.to_oci(document)
         return Descriptor(manifest.OCI_MANIFEST, self.put_blob(data), len(data))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 from rootless.images import manifest
 from rootless.images.metadata import SIZE_XATTR
@@ -21,7 +20,7 @@ def unpacked(store: ImageStore, image: Image) -> Image:
     """Return an image with the size of its unpacked layers, which is what Docker shows."""
     sizes = [_layer_size(store, diff_id) for diff_id in image.layers]
     known = [size for size in sizes if size is not None]
-    return replace(image, size=sum(known)) if len(known) == len(sizes) else image
+    return image._replace(size=sum(known)) if len(known) == len(sizes) else image
 
 
 def parts(store: ImageStore, image: Image) -> dict[str, int]:

@@ -11,8 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.kernel import syscalls
 
@@ -49,8 +48,7 @@ PROPAGATIONS: Final = {
 MOST_LINKS: Final = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """Mount options sorted by what the kernel wants them as."""
 
     flags: int

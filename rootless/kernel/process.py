@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from rootless.kernel import syscalls
@@ -20,13 +19,13 @@ from rootless.kernel import syscalls
 CHILD_FAILED = 70
 
 
-@dataclass(slots=True)
 class Child:
     """A running child: its number and a descriptor that can never mean another process."""
 
-    pid: int
-    pidfd: int
-    _status: int | None = None
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._status: int | None = None
 
     @property
     def running(self) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls
@@ -20,8 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(NamedTuple):
     """``size`` ids from ``inside`` in the namespace are those from ``outside`` on the host."""
 
     inside: int
@@ -29,8 +27,7 @@ class IdMap:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Maps:
+class Maps(NamedTuple):
     """The uid and gid maps of a namespace, each in order of the ids inside."""
 
     uids: tuple[IdMap, ...]

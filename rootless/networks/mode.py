@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -33,8 +32,7 @@ _SLIRP_OPTIONS: Final = frozenset(
 _TRUTHS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(NamedTuple):
     """One mode: none, host, pasta, slirp4netns or container, with what came after its colon."""
 
     name: str

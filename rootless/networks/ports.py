@@ -7,8 +7,7 @@ finds the host's ports.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -21,8 +20,7 @@ _LONGEST_SHOWN: Final = 100
 ANY: Final = "0.0.0.0"
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(NamedTuple):
     """A port of the container on one of the host: ``host`` 0 means any, ``ip`` "" every address.
 
     With ``last``, the first free one from ``host`` to ``last``.

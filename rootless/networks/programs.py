@@ -8,8 +8,7 @@ lets a container reach the host's loopback unless that was asked for. Called by
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.networks.mode import Mode, slirp_options, truth
 from rootless.networks.ports import ANY, Port
@@ -47,8 +46,7 @@ def _addresses_given(options: Sequence[str]) -> bool:
     return bool(names & {"-a", "--address", "-g", "--gateway"})
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a program is to do.
 
     ``families`` are the versions of IP that the host has a way for. Whether ``RESOLVER``
@@ -57,7 +55,7 @@ class Wanted:
 
     mode: Mode
     ports: Sequence[Port] = ()
-    families: Collection[int] = field(default_factory=lambda: (4,))
+    families: Collection[int] = (4,)
     forwards_dns: bool = False
     ip: str | None = None
     mac_address: str | None = None
@@ -75,7 +73,7 @@ def listening(wanted: Wanted) -> list[Port]:
     for port in wanted.ports:
         anywhere = wanted.mode.name == "pasta" and not port.ip
         addresses = [_ANY[version] for version in sorted(wanted.versions)] if anywhere else []
-        found += [replace(port, ip=address) for address in addresses or [port.ip]]
+        found += [port._replace(ip=address) for address in addresses or [port.ip]]
     return found
 
 

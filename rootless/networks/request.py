@@ -7,8 +7,7 @@ Pure. Made by the command line, a field of containers' Request, read by spec and
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless.errors import RlError
 from rootless.networks.ports import Port
@@ -17,8 +16,7 @@ from rootless.networks.ports import Port
 HOST_GATEWAY: Final = "host-gateway"
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkRequest:
+class NetworkRequest(NamedTuple):
     """Ports, names and addresses that were asked for; ``add_hosts`` are "NAME:IP"."""
 
     published: tuple[Port, ...] = ()

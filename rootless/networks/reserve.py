@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from rootless.errors import RlError
@@ -53,10 +52,10 @@ def _reserve(port: Port, held: list[socket.socket]) -> Port:
                 if port.protocol == "tcp":
                     holder.listen(1)
                 chosen = holder.getsockname()[1]
-            return replace(port, host=chosen, last=0)
+            return port._replace(host=chosen, last=0)
         except OSError as error:
             if candidate == last != 0 or error.errno != errno.EADDRINUSE:
-                raise _unavailable(replace(port, host=chosen), error) from None
+                raise _unavailable(port._replace(host=chosen), error) from None
     raise RlError(f"no free port of the host was found for {port}")
 
 

@@ -12,10 +12,9 @@ import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rootless import events
 from rootless.containers.request import valid_name
@@ -23,6 +22,7 @@ from rootless.errors import RlError, VolumeNotFound
 from rootless.files import replace_file
 from rootless.quota import Disk, describe
 from rootless.trees import remove_tree
+from rootless.values import as_dict
 from rootless.volumes import filling
 
 # Docker's label for a volume that nobody named.
@@ -31,15 +31,14 @@ ANONYMOUS: Final = "com.docker.volume.anonymous"
 WORK: Final = "work"
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(NamedTuple):
     """One volume; ``path`` is what containers see of it, ``limit`` how much that may hold."""
 
     name: str
     path: Path
     created: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    limit: Disk = field(default_factory=Disk)
+    labels: Mapping[str, str] = {}
+    limit: Disk = Disk()
 
     @property
     def anonymous(self) -> bool:
@@ -79,7 +78,7 @@ class VolumeStore:
         if limit.exists:
             (draft / WORK).mkdir(mode=0o700)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        metadata = {"created": now, "labels": dict(labels or {}), "limit": asdict(limit)}
+        metadata = {"created": now, "labels": dict(labels or {}), "limit": as_dict(limit)}
         replace_file(draft / "volume.json", json.dumps(metadata).encode())
         self._directory.mkdir(exist_ok=True)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def make_container(request: Request, **state: Any) -> Container:
         id=ID,
         path=ROOT / "containers" / ID,
         config=json.loads(json.dumps(build(request, IMAGE.id, CONFIG, place, paired))),
-        state=replace(State(name="web_1", created_at="2026-01-02T10:59:59.5Z"), **state),
+        state=State(name="web_1", created_at="2026-01-02T10:59:59.5Z")._replace(**state),
     )
 
 
@@ -281,10 +280,10 @@ def test_images_has_a_line_for_each_tag() -> None:
 
 
 def test_an_image_without_a_tag_or_a_name_is_shown_all_the_same() -> None:
-    by_digest = replace(IMAGE, names=(f"docker.io/library/web@{DIGEST}",))
+    by_digest = IMAGE._replace(names=(f"docker.io/library/web@{DIGEST}",))
     assert names(by_digest) == [("web", "<none>", "<none>")]
     assert names(by_digest, digests=True) == [("web", "<none>", "sha256:dd")]
-    nameless = replace(IMAGE, names=())
+    nameless = IMAGE._replace(names=())
     assert names(nameless) == [("<none>", "<none>", "<none>")]
     assert names(nameless, "web") == []
 
@@ -337,8 +336,8 @@ def test_filters_choose_images(wanted: dict[str, list[str]], found: bool) -> Non
 
 
 def test_an_image_without_a_tag_is_dangling() -> None:
-    by_digest = replace(IMAGE, names=(f"docker.io/library/web@{DIGEST}",))
-    for image in (by_digest, replace(IMAGE, names=())):
+    by_digest = IMAGE._replace(names=(f"docker.io/library/web@{DIGEST}",))
+    for image in (by_digest, IMAGE._replace(names=())):
         assert image_view.selected(image, {"dangling": ["true"]})
         assert not image_view.selected(image, {"dangling": ["0"]})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def test_entrypoint_and_command_combine_as_in_docker(
 
 def test_image_without_any_command_is_refused() -> None:
     with pytest.raises(RlError, match="no command specified"):
-        spec(replace(IMAGE, entrypoint=(), cmd=()))
+        spec(IMAGE._replace(entrypoint=(), cmd=()))
     with pytest.raises(RlError, match="no command specified"):
         spec(entrypoint="")
 
@@ -73,7 +72,7 @@ def test_environment_is_the_images_and_then_the_requests() -> None:
 
 
 def test_environment_of_an_image_with_none_has_a_path_and_a_terminal_has_a_type() -> None:
-    env = spec(replace(IMAGE, env=("no-equals-sign", "=x")), terminal=True)["process"]["env"]
+    env = spec(IMAGE._replace(env=("no-equals-sign", "=x")), terminal=True)["process"]["env"]
     assert env[0].startswith("PATH=/usr/local/sbin:")
     assert "TERM=xterm" in env
     assert "no-equals-sign=" in env
@@ -83,8 +82,8 @@ def test_environment_of_an_image_with_none_has_a_path_and_a_terminal_has_a_type(
 def test_working_directory_is_the_requests_or_the_images_or_root() -> None:
     assert spec()["process"]["cwd"] == "/srv"
     assert spec(workdir="/else/../where")["process"]["cwd"] == "/where"
-    assert spec(replace(IMAGE, working_dir=""))["process"]["cwd"] == "/"
-    assert spec(replace(IMAGE, working_dir="relative"))["process"]["cwd"] == "/relative"
+    assert spec(IMAGE._replace(working_dir=""))["process"]["cwd"] == "/"
+    assert spec(IMAGE._replace(working_dir="relative"))["process"]["cwd"] == "/relative"
     with pytest.raises(RlError, match="must be an absolute path"):
         spec(workdir="relative")
 

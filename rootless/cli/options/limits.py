@@ -80,7 +80,6 @@ def given_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed(limits: Limits, given: Mapping[str, Any]) -> Limits:
     """Return the limits with those changed that were given; RlError where they make no sense."""
-    from dataclasses import replace
 
     fields: dict[str, Any] = {}
     for name, value in given.items():
@@ -99,7 +98,7 @@ def changed(limits: Limits, given: Mapping[str, Any]) -> Limits:
             fields[name] = value
     if "cpu_quota" in given or "cpu_period" in given:
         fields["nano_cpus"] = 0
-    result = replace(limits, **fields)
+    result = limits._replace(**fields)
     _check(result, given)
     return result
 

@@ -6,8 +6,7 @@ Owns the syntax: pipelines, variables, control structures. Never evaluates. Call
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from rootless.cli.template.lex import Piece, TemplateError, Token, constant, split
 
@@ -16,29 +15,25 @@ _DEEPEST: Final = 50
 _WORDS: Final = {"true": True, "false": False, "nil": None}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Text outside of actions."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(NamedTuple):
     """A constant: string, number, bool or nil."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(NamedTuple):
     """A function's name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """``.A.B`` (base None: of the dot), ``$x.A`` or ``(…).A``; without fields the base itself."""
 
     base: str | Pipeline | None
@@ -50,8 +45,7 @@ class Field:
         return (self.base or "") + "".join(f".{name}" for name in self.names) or "."
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """Commands whose results are handed on, and the variables that take the last one."""
 
     commands: tuple[tuple[Operand, ...], ...]
@@ -59,8 +53,7 @@ class Pipeline:
     declares: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """``if``, ``with`` or ``range``, up to its ``end``."""
 
     kind: str
@@ -69,8 +62,7 @@ class Branch:
     otherwise: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(NamedTuple):
     """``break`` or ``continue``."""
 
     kind: str

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
 
@@ -37,8 +36,7 @@ _LARGEST: Final = 1 << 20
 _MOST_ARGUMENTS: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """What the conditions of a profile ask for: uname's machine, Go's name of it, the kernel."""
 
     machine: str
