@@ -94,7 +94,6 @@ def _set_up(
     root = outside.root
     if any(space["type"] == "uts" for space in spec["linux"]["namespaces"]):
         socket.sethostname(spec["hostname"])
-    # Prepared while the overlay server is still loading; what follows waits for it.
     extra = read_extra(spec)
     for name, line in extra.accounts.items():
         rootfs.add_account(root, f"/etc/{name}", line)

@@ -87,8 +87,6 @@ class Launch:
 
 
 def _main(channel: Channel) -> int:
-    from rootless.containers.overlay import Server
-
     syscalls.set_process_name("rl-supervisor")
     os.setsid()
     os.chdir("/")
@@ -98,18 +96,19 @@ def _main(channel: Channel) -> int:
     for fd in (0, 1):
         os.dup2(null, fd)
     os.close(null)
-    server = Server()
-    # Imported while the server loads, and the command that is to tell us more.
+    # Imported while the command loads that is to tell us more.
     import pickle
 
     from rootless.containers.console import Onlooker
     from rootless.containers.create import create, warnings
     from rootless.containers.handshake import failures_sent
+    from rootless.containers.overlay import Server
     from rootless.containers.remove import remove_leftovers
     from rootless.containers.store import ContainerStore, Process
     from rootless.containers.supervisor import supervise
     from rootless.images.store import ImageStore
 
+    server = Server()
     message, fds = channel.receive()
     while message is not None and "create" in message:
         with failures_sent(channel), open(fds[0], "rb") as memory:

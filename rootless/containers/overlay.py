@@ -4,14 +4,14 @@ It lives in a user namespace with the user's own maps (the container's, if it ha
 the same), but in the host's mount and PID namespaces: it sees the layers, and
 nothing inside the container sees it. It
 also guards the container: when the supervisor dies, it kills the container's
-PID 1 and goes. Started by the supervisor, early, since loading it takes longer
-than all else.
+PID 1 and goes. Forked by the supervisor, which has loaded all that it needs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 import signal
@@ -34,10 +34,14 @@ _GRACE_SECONDS: Final = 10.0
 class Server:
     """The server of one container, from its start to its end, which is that of the with block.
 
-    It starts to load at once and serves when it is told what.
+    It serves when it is told what.
     """
 
     def __init__(self) -> None:
+        # Loaded before the fork, and then untouched by looking for garbage: one copy for both.
+        from fuse_overlay import connection, overlay  # noqa: F401
+
+        gc.freeze()
         self._channel, theirs = Channel.pair()
         self._child = process.fork(lambda: _main(theirs), keep=(theirs.fileno(),))
         theirs.close()

@@ -128,4 +128,4 @@ def test_names_are_read_without_loading_anything_slow() -> None:
     )
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "rootless" in loaded
-    assert not loaded & {"json", "httpx", "trio", "asyncio", "subprocess", "typing", "urllib"}
+    assert not loaded & {"json", "httpx", "trio", "asyncio", "subprocess", "dataclasses", "urllib"}
