@@ -15,7 +15,8 @@ from rootless.cli.settings import Settings, pass_settings
 def df(settings: Settings, verbose: bool, template: str | None) -> None:
     """Show how much disk all takes.
 
-    Images, containers and volumes, and how much of it could be freed.
+    Images, containers and volumes, and how much of it could be freed. An image of -v is as large as
+    its unpacked layers; all images together take the archives that they came in, too.
     """
     from rootless.cli import df_view
     from rootless.cli.output import render

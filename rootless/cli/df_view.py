@@ -13,6 +13,7 @@ from rootless.cli.units import size
 from rootless.containers.store import Container
 from rootless.images.store import Image
 from rootless.volumes.store import Volume
+from rootless.images.usage import layer_part
 
 TITLES: Final = {
     "Type": "TYPE",
@@ -118,11 +119,12 @@ def _image_rows(found: Found) -> list[Row]:
     containers = Counter(container.extra.image_id for container in found.containers)
     rows = []
     for image in found.images:
+        # As everywhere an image's size is shown: its unpacked layers, not the archives beside them.
         parts = found.parts[image.digest]
-        unique = sum(bytes_ for part, bytes_ in parts.items() if holders[part] == 1)
+        layers = map(layer_part, image.layers)
+        unique = sum(parts[layer] for layer in layers if holders[layer] == 1)
         extra = {
-            "Size": size(sum(parts.values())),
-            "SharedSize": size(sum(parts.values()) - unique),
+            "SharedSize": size(image.size - unique),
             "UniqueSize": size(unique),
             "Containers": str(containers[image.id]),
         }

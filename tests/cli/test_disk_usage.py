@@ -85,6 +85,21 @@ def test_df_counts_what_is_on_disk_and_shared_once(
         fresh_rl("rm", "writer")
 
 
+def test_an_image_has_one_size_wherever_it_is_shown(
+    fresh_rl: Rl, sized: Callable[[str], str]
+) -> None:
+    one, two = sized("first"), sized("second")
+    fresh_rl("pull", "-q", one, two)
+    shown = fresh_rl("images", "--format", "{{.Repository}} {{.Size}}").stdout
+    details = fresh_rl("system", "df", "-v").stdout.splitlines()
+    for line in shown.splitlines():
+        name, size = line.split()
+        (row,) = [row.split() for row in details if row.startswith(f"{name} ")]
+        # … CREATED, of one word or several, SIZE, SHARED SIZE, UNIQUE SIZE, CONTAINERS
+        assert row[-4] == size
+        assert row[-2:] == ["300kB", "0"]
+
+
 def test_image_prune_removes_what_has_no_tag_or_all_that_no_container_has(
     fresh_rl: Rl, registry: Registry, sized: Callable[[str], str], tmp_path: Path
 ) -> None:
