@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,9 @@ from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.options import looking
 from rootless.cli.settings import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from rootless.containers.store import Container
 
 
 @click.command(cls=FlagCommand)
@@ -22,21 +26,29 @@ def attach(settings: Settings, /, name: str, no_stdin: bool, **values: Any) -> i
 
     Until it ends, or the keys to leave it come.
     """
+    from rootless.containers.store import ContainerStore
+
+    container = ContainerStore(settings.root).get(name)
+    return look_on(container, stdin=not no_stdin, values=values)
+
+
+def look_on(container: Container, *, stdin: bool, values: Mapping[str, Any]) -> int:
+    """Attach to a container that runs, and return the status to leave with."""
     from rootless.containers import attach as attaching
     from rootless.containers.announce import announce
     from rootless.containers.console import connect
-    from rootless.containers.store import ContainerStore
     from rootless.errors import RlError
 
-    container = ContainerStore(settings.root).get(name)
     request = container.extra.request
     if container.paused:
         raise RlError("you cannot attach to a paused container, unpause it first")
+    if container.state.status == "restarting":
+        raise RlError("you cannot attach to a restarting container, wait until it is running")
     channel = connect(container.path) if container.state.status == "running" else None
     if channel is None:
         raise RlError("you cannot attach to a stopped container, start it first")
     onlooking = attaching.Onlooking(
-        stdin=request["interactive"] and not no_stdin,
+        stdin=request["interactive"] and stdin,
         terminal=request["terminal"],
         keys=looking.keys(values),
     )

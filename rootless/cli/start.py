@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rootless.containers.attach import Onlooking
     from rootless.containers.launch import Launch
     from rootless.containers.store import Container
+
+_PAUSED: Final = "cannot start a paused container, try unpause instead"
 
 
 @click.command(cls=FlagCommand)
@@ -60,6 +62,13 @@ def start(
         if len(names) != 1:
             raise RlError("you cannot start and attach multiple containers at once")
         container = store.get(names[0])
+        if container.paused:
+            raise RlError(_PAUSED)
+        if container.active:
+            # As Docker: it runs already, and is looked on at.
+            from rootless.cli.attach import look_on
+
+            return look_on(container, stdin=interactive, values=values)
         request = container.extra.request
         onlooking = attaching.Onlooking(
             stdin=interactive and request["interactive"],
@@ -71,7 +80,7 @@ def start(
     def start_named(name: str) -> None:
         container = store.get(name)
         if container.paused:
-            raise RlError("cannot start a paused container, try unpause instead")
+            raise RlError(_PAUSED)
         if not container.active:
             start_one(root, container, None)
         click.echo(name)

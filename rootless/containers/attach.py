@@ -94,8 +94,8 @@ class Typing(Pump):
 
     @property
     def left(self) -> bool:
-        """Whether the keys to leave were typed."""
-        return self.keys.found
+        """Whether the keys to leave were typed, and all that came before them is passed on."""
+        return self.keys.found and not self.pending
 
     def read(self) -> bytes:
         """Return what was typed, without keys to leave."""
@@ -174,6 +174,9 @@ class Onlooking:
                     if self._terminal and ("ready" in message or "attached" in message):
                         stack.enter_context(self._hangup_noticed(channel))
                 elif not self._type():
+                    if self._typing is not None:
+                        # After what was typed comes an end, up to which it is read.
+                        os.close(self._typing.sink)
                     channel.send({"detach": True})
                     return _HUNG_UP if self._hung_up else None
 

@@ -128,6 +128,13 @@ class Onlooker:
             os.close(self.stdin)
             self.stdin = -1
 
+    def release_input(self) -> Pump | None:
+        """Give up its input, if any goes to the container; who takes it has to close its source."""
+        pump, self.input = self.input, None
+        if pump is not None:
+            self.stdin = -1
+        return pump
+
     def close(self) -> None:
         """Close all of it."""
         self.forget_input()
@@ -148,6 +155,8 @@ class Console:
         self.child: process.Child | None = None
         self._owner = owner
         self._onlookers = [owner]
+        # What those who left typed before, and is not read yet.
+        self._last_words: list[Pump] = []
         self._streams: Streams | None = None
         self._server: Server | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -200,6 +209,9 @@ class Console:
             if onlooker.input is not None:
                 fd, events = onlooker.input.interest()
                 interests[fd] = interests.get(fd, 0) | events
+        for pump in self._last_words:
+            fd, events = pump.interest()
+            interests[fd] = interests.get(fd, 0) | events
         return interests
 
     def advance(self, ready: set[int]) -> None:
@@ -217,6 +229,13 @@ class Console:
                 # An end of file may come after a message that explains it.
                 self._listen(onlooker)
                 self._input_ended(onlooker)
+        for pump in list(self._last_words):
+            if pump.interest()[0] in ready and not pump.advance():
+                self._forget_last_words(pump)
+
+    def _forget_last_words(self, pump: Pump) -> None:
+        self._last_words.remove(pump)
+        os.close(pump.source)
 
     def _forget_dead_inputs(self) -> None:
         """Forget pumps into what the streams have closed by now."""
@@ -224,6 +243,9 @@ class Console:
         for onlooker in self._onlookers:
             if onlooker.input is not None and onlooker.input.sink != sink:
                 onlooker.forget_input()
+        for pump in list(self._last_words):
+            if pump.sink != sink:
+                self._forget_last_words(pump)
 
     def hear_all(self) -> None:
         """Do what onlookers have asked for by now, their very first words included."""
@@ -259,11 +281,13 @@ class Console:
             self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
 
     def _leave(self, onlooker: Onlooker, *, hung_up: bool) -> None:
-        """Let an onlooker go; the input of an owner that was killed ends."""
+        """Let an onlooker go; what it typed still counts, but of an owner that was killed."""
         for sink in onlooker.sinks.values():
             self._drop(sink)
         if hung_up and onlooker.stdin >= 0:
             self._end_input_of(onlooker)
+        elif pump := onlooker.release_input():
+            self._last_words.append(pump)
         self._onlookers.remove(onlooker)
         onlooker.close()
 
@@ -312,6 +336,8 @@ class Console:
         self.child = self._server = None
         for onlooker in self._onlookers:
             onlooker.forget_input()
+        for pump in list(self._last_words):
+            self._forget_last_words(pump)
 
     def finish(self, exit_code: int, error: str = "") -> None:
         """Tell all who wait for it how the container ended, and let them go."""

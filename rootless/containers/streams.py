@@ -85,33 +85,33 @@ class Pump:
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
         self.sink = sink
-        self._pending = b""
+        self.pending = b""
         patient = not os.get_blocking(sink)
         self._at_once = _CHUNK if patient else select.PIPE_BUF
 
     def interest(self) -> tuple[int, int]:
         """Return (descriptor, poll events) of what it waits for now."""
-        return (self.sink, select.POLLOUT) if self._pending else (self.source, select.POLLIN)
+        return (self.sink, select.POLLOUT) if self.pending else (self.source, select.POLLIN)
 
     def advance(self) -> bool:
         """Copy what is ready; False when there is no more to copy, ever."""
-        if not self._pending:
+        if not self.pending:
             try:
-                self._pending = self.read()
+                self.pending = self.read()
             except BlockingIOError:
                 return True
             except OSError:
                 # EIO: a terminal is gone.
                 return False
-            if not self._pending or not wait({self.sink: select.POLLOUT}, 0):
-                return bool(self._pending)
+            if not self.pending or not wait({self.sink: select.POLLOUT}, 0):
+                return bool(self.pending)
         try:
-            written = os.write(self.sink, self._pending[: self._at_once])
+            written = os.write(self.sink, self.pending[: self._at_once])
         except BlockingIOError:
             return True
         except OSError:
             return False
-        self._pending = self._pending[written:]
+        self.pending = self.pending[written:]
         return True
 
     def read(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from rootless.containers.attach import DetachKeys, parse_keys
+from rootless.containers.attach import DetachKeys, Typing, parse_keys
 from rootless.errors import RlError
 from tests.support.runner import Rl
 
@@ -33,6 +34,31 @@ def test_keys_are_written_as_in_docker(text: str, keys: bytes) -> None:
 def test_other_keys_are_an_error(text: str) -> None:
     with pytest.raises(RlError, match="invalid detach keys"):
         parse_keys(text)
+
+
+def test_keys_to_leave_count_when_all_before_them_is_passed_on() -> None:
+    source, typed = os.pipe()
+    read, sink = os.pipe()
+    os.set_blocking(sink, False)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(sink, b"x" * 65536)
+        typing = Typing(sink, b"\x10\x11")
+        typing.source = source
+        os.write(typed, b"word\x10\x11lost")
+        assert typing.advance()
+        assert not typing.left
+        while data := os.read(read, 65536):
+            if not data.strip(b"x"):
+                typing.advance()
+            if not data.endswith(b"x"):
+                break
+        assert data.endswith(b"word")
+        assert typing.left
+    finally:
+        for fd in (source, typed, read, sink):
+            os.close(fd)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +114,42 @@ def test_shell_is_left_by_keys_and_found_again_as_it_was(rl: Rl) -> None:
         again.expect(pexpect.EOF)
         again.close()
         assert again.exitstatus == 6
+
+
+def test_what_was_typed_in_one_go_with_the_keys_to_leave_is_not_lost(rl: Rl) -> None:
+    with shell(rl, "hasty") as terminal:
+        supervisor = supervisor_of(rl, "hasty")
+        # So busy that it hears of the leaving together with what was typed before.
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            terminal.send(f"mine=before\r{LEAVE}mine=after\r")
+            terminal.expect(pexpect.EOF)
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        again = spawn(rl, "attach", "hasty")
+        again.sendline("echo found $mine; exit 6")
+        again.expect_exact("found before\r\n")
+        again.expect(pexpect.EOF)
+        again.close()
+        assert again.exitstatus == 6
+
+
+def supervisor_of(rl: Rl, name: str) -> int:
+    """Return the process that holds the container's terminal."""
+    pid = int(rl("inspect", "-f", "{{.State.Pid}}", name).stdout)
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("PPid:"):
+            return int(line.split()[1])
+    raise AssertionError("PID 1 has no parent")
+
+
+def test_start_attached_of_what_runs_already_looks_on(rl: Rl) -> None:
+    script = 'echo early; while read x; do echo "got $x"; exit 5; done'
+    rl("run", "-d", "-i", "--name", "runs", "alpine", "sh", "-c", script)
+    done = rl("start", "-ai", "runs", input="word\n", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (5, "got word\n", "")
+    assert rl("logs", "runs").stdout == "early\ngot word\n"
+    rl("rm", "runs")
 
 
 def test_other_keys_can_be_chosen(rl: Rl) -> None:
