@@ -25,6 +25,10 @@ class ImageNotFound(RlError):
     """No local image bears the name, or no ID starts with it."""
 
 
+class LayersMissing(ImageNotFound):
+    """An image is here, put by another program, of which not every layer is unpacked yet."""
+
+
 class ContainerDamaged(RlError):
     """The state of the container with this ID cannot be read."""
 

@@ -12,8 +12,8 @@ from rootless.cli.output import Row, render
 from rootless.cli.units import size
 from rootless.containers.store import Container
 from rootless.images.store import Image
-from rootless.volumes.store import Volume
 from rootless.images.usage import layer_part
+from rootless.volumes.store import Volume
 
 TITLES: Final = {
     "Type": "TYPE",

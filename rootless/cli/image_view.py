@@ -16,7 +16,7 @@ from rootless.cli.output import Row
 from rootless.cli.template import Map
 from rootless.cli.units import ago, local_time, size
 from rootless.errors import RlError
-from rootless.images.reference import Reference
+from rootless.images.reference import LOCAL_REGISTRY, Reference
 from rootless.images.store import Image
 
 TITLES: Final = {
@@ -80,9 +80,11 @@ def matches(reference: Reference, pattern: str) -> bool:
     """Tell whether a pattern such as ``alpine``, ``host/*:v1*`` means this name.
 
     A star stays within a part, as in Docker. A full name without patterns in it
-    is read as a reference.
+    is read as a reference; what is of ``localhost`` need not say so, as in Podman.
     """
-    if any(_glob(text, pattern) for text in (reference.familiar, reference.familiar_name)):
+    texts = (reference.familiar, reference.familiar_name)
+    local = f"{LOCAL_REGISTRY}/"
+    if any(_glob(text, pattern) or _glob(text.removeprefix(local), pattern) for text in texts):
         return True
     try:
         wanted = Reference.parse(pattern)

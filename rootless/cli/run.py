@@ -126,8 +126,6 @@ def _make(root: Path, wanted: requests.Request, launch: Launch, values: Mapping[
     try:
         made = launch.create(root, wanted)
     except ImageNotFound:
-        if values["pull"] != "missing":
-            raise
         find_or_pull(root, values)
         made = launch.create(root, wanted)
     container_id, warnings = made
@@ -173,6 +171,20 @@ def write_cidfile(path: str, container_id: str) -> None:
         raise RlError(f"cannot write the container ID file {path}: {error.strerror}") from None
 
 
+def _unpacked(root: Path, name: str, image: Image, *, quiet: bool) -> Image:
+    """Return an image of the store; its layers are unpacked if another program put it there."""
+    from rootless.errors import LayersMissing
+    from rootless.images.store import ImageStore
+
+    try:
+        return ImageStore(root).find_whole(name)
+    except LayersMissing:
+        from rootless.images.layers import unpack_image
+
+        unpack_image(root, name, image, quiet=quiet)
+        return image
+
+
 def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
     """Return the image of a container to be made, fetched if it has to be."""
     from rootless.images.manifest import Platform
@@ -185,7 +197,7 @@ def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
         try:
             image = images.find(name)
             if wanted in (None, image.config.platform):
-                return image
+                return _unpacked(root, name, image, quiet=values["quiet"])
             missing = f"the image {name} here is for {image.config.platform}, not {wanted}"
         except ImageNotFound as error:
             missing = str(error)

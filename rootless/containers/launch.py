@@ -114,7 +114,7 @@ def _main(channel: Channel) -> int:
         with failures_sent(channel), open(fds[0], "rb") as memory:
             root, request = Path(message["root"]), pickle.load(memory)
             try:
-                image = ImageStore(root).find(request.image)
+                image = ImageStore(root).find_whole(request.image)
                 container = create(root, request, image, Process.of(os.getpid()))
                 channel.send({"created": container.id, "warnings": warnings(request, image)})
             except ImageNotFound as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 from rootless.errors import RlError
 from rootless.images.manifest import Descriptor
-from rootless.images.reference import Reference
+from rootless.images.reference import LOCAL_REGISTRY, Reference, is_short
 
 # The OCI image specification's annotations.md.
 REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -24,17 +24,27 @@ def key(reference: Reference) -> str:
     return str(reference)
 
 
-def reference_key(name: str) -> str | None:
-    """Return the name that a text means, None if it can only be an ID."""
+def meant_by(text: str) -> tuple[str, ...]:
+    """Return the names that a text may mean, the first choice first; none if it can only be an ID.
+
+    Podman's rule for what is here: a name without a registry is one of ``localhost`` before
+    it is one of docker.io.
+    """
     try:
-        return key(Reference.parse(name))
+        reference = Reference.parse(text)
+        if not is_short(text):
+            return (key(reference),)
+        return key(Reference.parse(f"{LOCAL_REGISTRY}/{text}")), key(reference)
     except RlError:
-        return None
+        return ()
 
 
 def name_of(entry: Descriptor) -> str:
-    """Return an entry's name, empty if it has none."""
-    return entry.annotations.get(REF_NAME, "")
+    """Return an entry's name, empty if it has none; what another program wrote is made whole."""
+    try:
+        return key(Reference.parse(entry.annotations[REF_NAME]))
+    except (KeyError, RlError):
+        return ""
 
 
 def names_of(entries: Iterable[Descriptor]) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from rootless.errors import RlError
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
+# Podman's registry of images that came from none.
+LOCAL_REGISTRY = "localhost"
 # The limit of distribution/reference on a repository's name without its registry.
 MAX_REPOSITORY = 255
 
@@ -84,6 +86,12 @@ class Reference(NamedTuple):
         return f"{tag}@{self.digest}" if self.digest else tag
 
 
+def is_short(text: str) -> bool:
+    """Tell whether a name of an image leaves out its registry."""
+    first, slash, _ = text.partition("/")
+    return not (slash and _is_host(first))
+
+
 def is_digest(text: str) -> bool:
     """Tell whether ``text`` is a digest that this program can verify: sha256 in lower case."""
     return re.fullmatch("sha256:[0-9a-f]{64}", text) is not None
@@ -91,7 +99,7 @@ def is_digest(text: str) -> bool:
 
 def _is_host(first: str) -> bool:
     """Docker's rule for the part before the first slash."""
-    return first == "localhost" or "." in first or ":" in first
+    return first == LOCAL_REGISTRY or "." in first or ":" in first
 
 
 def _split_registry(name: str) -> tuple[str, str]:

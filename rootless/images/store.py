@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rootless.errors import ImageNotFound, RlError
+from rootless.errors import ImageNotFound, LayersMissing, RlError
 from rootless.files import cannot_write, write_file
 from rootless.images import manifest, naming
 from rootless.images.manifest import Descriptor, ImageConfig
@@ -167,7 +167,15 @@ class ImageStore:
         ImageNotFound.
         """
         entries = self._entries()
-        return self._load_entry(self._resolve(name, entries), entries)
+        digest, _ = self._resolve(name, entries)
+        return self._load_entry(digest, entries)
+
+    def find_whole(self, name: str) -> Image:
+        """Return an image as ``find`` does; LayersMissing if a layer is not unpacked."""
+        image = self.find(name)
+        if not all(map(self.has_layer, image.layers)):
+            raise LayersMissing(f"the image {name} is not unpacked yet (`rl run` does it)")
+        return image
 
     def images(self) -> list[Image]:
         """Return all images, one for each manifest, in the order they came.
@@ -199,7 +207,8 @@ class ImageStore:
         """
         with self._changing_entries() as entries:
             ids = self._ids(entries)
-            identifier = ids.get(digest := self._resolve(name, entries))
+            digest, key = self._resolve(name, entries)
+            identifier = ids.get(digest)
             # Manifests of one configuration are one image.
             mine = [
                 entry
@@ -207,9 +216,8 @@ class ImageStore:
                 if entry.digest == digest or (identifier and ids.get(entry.digest) == identifier)
             ]
             image = self._load(mine[0], naming.names_of(mine))
-            key = naming.reference_key(name)
-            gone = naming.to_remove(image.names, key if key in image.names else None)
-            if key not in image.names and not force:
+            gone = naming.to_remove(image.names, key)
+            if key is None and not force:
                 _refuse_many_repositories(image)
             last = set(gone) == set(image.names)
             if last:
@@ -273,12 +281,12 @@ class ImageStore:
                 continue
         return blobs, layers
 
-    def _resolve(self, name: str, entries: list[Descriptor]) -> str:
-        """Return the digest of the manifest that ``name`` means."""
-        key = naming.reference_key(name)
-        for entry in entries:
-            if key is not None and naming.name_of(entry) == key:
-                return entry.digest
+    def _resolve(self, name: str, entries: list[Descriptor]) -> tuple[str, str | None]:
+        """Return the digest of the manifest that ``name`` means, and which name that is, if any."""
+        named = {naming.name_of(entry): entry.digest for entry in entries}
+        for key in naming.meant_by(name):
+            if key in named:
+                return named[key], key
         found = {}
         if match := _ID.fullmatch(name):
             found = {
@@ -290,7 +298,7 @@ class ImageStore:
             raise ImageNotFound(f"{name} is the beginning of several image IDs")
         if not found:
             raise ImageNotFound(f"no image {name} (`rl images` lists them)")
-        return found.popitem()[1]
+        return found.popitem()[1], None
 
     def _ids(self, entries: list[Descriptor]) -> dict[str, str]:
         """Return the image ID of each manifest, by its digest; a damaged one has none."""
