@@ -45,6 +45,13 @@ def shell(rl: Rl) -> Iterator[pexpect.spawn[str]]:
 
 # The terminal is the user's while every process of ours has left its session.
 IN_SESSION = "import os; os.setsid = lambda: None"
+# So does one with a terminal of its own, while that is not made its controlling terminal.
+WITHOUT_CONTROL = """
+import fcntl
+ioctl = fcntl.ioctl
+fcntl.ioctl = lambda fd, request, *rest: 0 if request == 0x540E else ioctl(fd, request, *rest)
+"""
+LEAVE = "\x10\x11"
 
 
 @pytest.mark.parametrize("way", ["run", "run -it", "exec", "attach"])
@@ -58,14 +65,14 @@ def test_command_types_nothing_into_the_terminal_of_the_user(
     options = ("--name", "typist", "-v", f"{tmp_path}:/shared", debian)
     inject = ("perl", "/shared/inject")
     # As long as somebody is attached, what is typed is read by the container anyway.
-    later = "read line; echo ready; until [ -e /shared/alone ]; do sleep 0.05; done; perl "
-    later += "/shared/inject; touch /shared/done; sleep 1000"
+    later = "echo ready; until [ -e /shared/alone ]; do sleep 0.05; done; perl /shared/inject; "
+    later += "touch /shared/done; sleep 1000"
     steps: dict[str, list[tuple[str, ...]]] = {
         "run": [("run", "--rm", *options, *inject)],
-        "run -it": [("run", "--rm", "-it", *options, *inject)],
+        "run -it": [("run", "-it", *options, "sh", "-c", later)],
         "exec": [("run", "-d", *options, "sleep", "1000"), ("exec", "typist", *inject)],
         "attach": [
-            ("run", "-d", "-i", *options, "sh", "-c", later),
+            ("run", "-d", "-i", *options, "sh", "-c", f"read line; {later}"),
             ("attach", "typist"),
         ],
     }
@@ -82,10 +89,14 @@ def test_command_types_nothing_into_the_terminal_of_the_user(
                 terminal.sendline(f"sh {tmp_path}/step{number}")
                 if number < len(steps[way]) - 1:
                     terminal.expect_exact(PROMPT)
-            if way == "attach":
-                terminal.sendline("go")
+            if way in ("run -it", "attach"):
+                if way == "attach":
+                    terminal.sendline("go")
                 terminal.expect_exact("ready")
-                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+                if way == "attach":
+                    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+                else:
+                    terminal.send(LEAVE)
                 terminal.expect_exact(PROMPT)
                 (tmp_path / "alone").touch()
                 while not (tmp_path / "done").exists():
@@ -99,9 +110,8 @@ def test_command_types_nothing_into_the_terminal_of_the_user(
         return injected.exists()
 
     assert not attack(rl)
-    if way != "run -it":
-        # There it has a terminal of its own, and could not get one in our session.
-        assert attack(changed(rl, IN_SESSION)) == kernel_allows()
+    missing = [IN_SESSION, WITHOUT_CONTROL] if way == "run -it" else [IN_SESSION]
+    assert attack(changed(rl, *missing)) == kernel_allows()
 
 
 def kernel_allows() -> bool:

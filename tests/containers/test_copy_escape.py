@@ -5,14 +5,17 @@ Each is tried again with the defence taken away, and then succeeds: so it fails 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sysconfig
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from rootless.containers.unpack import Place, Rules, unpack
 from rootless.errors import RlError
 from rootless.kernel import mounts
 from tests.support.runner import Rl
+from tests.support.undefended import changed
 
 ROUNDS = 40
 HOST = Rules(keep=False, as_root=False, setid=False)
@@ -127,7 +131,60 @@ def test_link_that_is_swapped_in_where_the_copy_goes_is_not_followed(
     assert os.listdir(secrets) == ["f"]
 
 
-def test_nothing_is_loaded_from_the_container(rl: Rl, tmp_path: Path) -> None:
+def test_link_put_where_the_copy_goes_leads_out_only_where_links_are_followed(
+    rl: Rl, secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    make_directory = unpacking._Unpacker._make_directory
+
+    def and_exchange_it(*arguments: Any) -> None:
+        """Do what a container that shares the directory does, at the one moment that counts."""
+        make_directory(*arguments)
+        made = shared / "d/sub"
+        if made.is_dir() and not made.is_symlink():
+            made.rename(shared / "kept")
+            made.symlink_to(secrets)
+
+    monkeypatch.setattr(unpacking._Unpacker, "_make_directory", and_exchange_it)
+    script = "mkdir -p /d/sub; echo planted > /d/sub/g; touch /ready; sleep 100000"
+
+    def attack() -> None:
+        shutil.rmtree(shared)
+        shared.mkdir()
+        copy(rl.root, End.parse(f"{name}:/d"), End.parse(str(shared)), Options())
+
+    with container(rl, script, "-v", f"{shared}:/shared") as name:
+        with pytest.raises(RlError, match="sub/g"):
+            attack()
+        assert os.listdir(secrets) == ["f"]
+        monkeypatch.setattr(unpacking, "_PARENT", os.O_PATH | os.O_DIRECTORY)
+        # Who gives the directory its time and mode at the end finds the link in its place.
+        with contextlib.suppress(RlError):
+            attack()
+        assert (secrets / "g").read_text() == "planted\n"
+
+
+# Loaded before, as all is that a copy needs, but for modules that are wanted late.
+LATE = """
+import sys
+from rootless.containers import pack, unpack, view
+for name in ("bz2", "lzma", "_compression"):
+    del sys.modules[name]
+"""
+# As docker-tar was: its root is the container's.
+IN_ITS_ROOT = """
+import os
+serve_all = view._serve_all
+def in_its_root(root, channels):
+    os.fchdir(root)
+    os.chroot(".")
+    return serve_all(root, channels)
+view._serve_all = in_its_root
+"""
+
+
+def test_nothing_is_loaded_from_the_container(rl: Rl) -> None:
     # CVE-2019-14271: a module that is needed late, at the place where it is on the host.
     library = Path(sysconfig.get_path("stdlib"))
     packages = [Path(path) for path in (sysconfig.get_path("purelib"),)]
@@ -139,20 +196,25 @@ def test_nothing_is_loaded_from_the_container(rl: Rl, tmp_path: Path) -> None:
                 info = tarfile.TarInfo(f"{str(directory).lstrip('/')}/{module}.py")
                 info.size = len(trap)
                 tar.addfile(info, io.BytesIO(trap.encode()))
+
+    def attack(rl: Rl, compression: str) -> bool:
+        """Copy something of which that module has to be loaded; tell whether it was ours."""
+        packed = archive.getvalue()
+        if compression:
+            packed = subprocess.run(
+                [compression], input=packed, check=True, capture_output=True
+            ).stdout
+        command = [*rl.command, "cp", "-", f"{name}:/"]
+        subprocess.run(command, env=rl.environment, input=packed, check=False, capture_output=True)
+        return rl("exec", name, "test", "-e", "/trapped", check=False).returncode == 0
+
     with container(rl, "touch /ready; exec sleep 100000") as name:
-        for compression in ([], ["bzip2"], ["xz"]):
-            packed = archive.getvalue()
-            if compression:
-                packed = subprocess.run(
-                    compression, input=packed, check=True, capture_output=True
-                ).stdout
-            subprocess.run(
-                [*rl.command, "cp", "-", f"{name}:/"], env=rl.environment, input=packed, check=True
-            )
+        for compression in ("", "bzip2", "xz"):
+            assert not attack(rl, compression)
         assert rl("exec", name, "test", "-e", f"{library}/bz2.py").returncode == 0
-        assert rl("exec", name, "test", "-e", "/trapped", check=False).returncode == 1
+        assert not attack(changed(rl, LATE), "bzip2")
+        assert attack(changed(rl, LATE, IN_ITS_ROOT), "bzip2")
     assert not Path("/trapped").exists()
-    del tmp_path
 
 
 # Archives that nobody makes by mistake, unpacked on the host.
