@@ -112,7 +112,7 @@ class Connection:
                 elif not idle_since:
                     idle_since = time.perf_counter_ns()
                 elif time.perf_counter_ns() - idle_since > _SPIN_NS:
-                    self._sleep(poll, watched)
+                    self._look(poll, watched)
                     idle_since = 0
                 else:
                     os.sched_yield()
@@ -132,6 +132,8 @@ class Connection:
             if not upkeep:
                 upkeep = _UPKEEP
                 self._overlay.trim()
+                # Who never lets us sleep must not keep others from us.
+                self._look(poll, watched, 0)
         return False
 
     def stop(self) -> None:
@@ -153,9 +155,14 @@ class Connection:
         elif self._late:
             self._handle(*self._late.popleft(), last=True)
 
-    def _sleep(self, poll: select.poll, watched: dict[int, Callable[[], bool]]) -> None:
-        """Wait until something comes."""
-        for fd, _ in poll.poll():
+    def _look(
+        self,
+        poll: select.poll,
+        watched: dict[int, Callable[[], bool]],
+        timeout: int | None = None,
+    ) -> None:
+        """Wait until something comes, for ``timeout`` milliseconds at most."""
+        for fd, _ in poll.poll(timeout):
             if fd == self._wake:
                 os.eventfd_read(self._wake)
             elif fd in watched and not watched[fd]():

@@ -339,7 +339,7 @@ class Tree:
         LimitReached.
         """
         if self.quota is not None:
-            if sectors > 0:
+            if sectors > 0 or inodes > 0:
                 self.quota.check(sectors * 512 // self.quota.block + 1, inodes)
             self.quota.give(-sectors, -inodes)
 

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from rootless.cli import container_view, image_view
 from rootless.cli.output import Row, render
-from rootless.cli.units import size
+from rootless.cli.units import size, size_of
+from rootless.containers import disk
 from rootless.containers.store import Container
 from rootless.images.store import Image
 from rootless.images.usage import layer_part
@@ -138,7 +139,7 @@ def _container_rows(found: Found) -> list[Row]:
     now = datetime.now(UTC)
     return [
         container_view.row(container, truncate=True, now=now)
-        | {"Size": size(found.written[container.id])}
+        | {"Size": size_of(found.written[container.id], disk.of(container).size)}
         for container in found.containers
     ]
 
@@ -151,7 +152,7 @@ def _volume_rows(found: Found) -> list[Row]:
         {
             "Name": volume.name,
             "Links": str(links[volume.name]),
-            "Size": size(found.held[volume.name]),
+            "Size": size_of(found.held[volume.name], volume.limit.size),
         }
         for volume in found.volumes
     ]

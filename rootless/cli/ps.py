@@ -85,6 +85,5 @@ def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None
     for container, row in zip(containers, rows, strict=True):
         own = written[container.id]
         virtual = own + images.get(container.extra.image_id, 0)
-        limit = disk.of(container).size
-        most = f" of {units.size(limit)}" if limit else ""
-        row["Size"] = f"{units.size(own)}{most} (virtual {units.size(virtual)})"
+        shown = units.size_of(own, disk.of(container).size)
+        row["Size"] = f"{shown} (virtual {units.size(virtual)})"

@@ -42,6 +42,7 @@ def stats(
 
     from rootless.cli import stats_view
     from rootless.cli.output import render
+    from rootless.containers import disk as disk_limits
     from rootless.containers.store import ContainerStore
 
     store = ContainerStore(settings.root)
@@ -67,6 +68,7 @@ def stats(
                 after.get(container.id),
                 network=_network(container),
                 disk=written.get(container.id),
+                disk_limit=disk_limits.of(container).size,
                 truncate=not no_trunc,
             )
             for container in containers

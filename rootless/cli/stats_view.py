@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rootless.cli.output import Row
-from rootless.cli.units import binary_size, size
+from rootless.cli.units import binary_size, size, size_of
 
 if TYPE_CHECKING:
     from rootless.cgroups.usage import Usage
@@ -40,6 +40,7 @@ def row(
     *,
     network: tuple[int, int] | None,
     disk: int | None,
+    disk_limit: int | None,
     truncate: bool,
 ) -> Row:
     """Return one container's row; "--" is what nobody counts, as for one that does not run."""
@@ -47,7 +48,7 @@ def row(
     found: Row = dict.fromkeys(TITLES, _UNKNOWN)
     found |= {"ID": short, "Container": short, "Name": container.name}
     if disk is not None:
-        found["Disk"] = size(disk)
+        found["Disk"] = size_of(disk, disk_limit)
     if network is not None:
         found["NetIO"] = f"{size(network[0])} / {size(network[1])}"
     if after is None:

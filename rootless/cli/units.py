@@ -90,6 +90,11 @@ def size(count: int) -> str:
     return f"{value:.4g}PB"
 
 
+def size_of(used: int, limit: int | None) -> str:
+    """Return a size, and the limit that it has, if any: "2.1MB of 8.39MB"."""
+    return f"{size(used)} of {size(limit)}" if limit else size(used)
+
+
 def binary_size(count: int) -> str:
     """Return a number of bytes in four digits and a binary unit: "7.812MiB"."""
     value = float(count)

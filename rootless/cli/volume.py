@@ -22,7 +22,13 @@ _names = click.argument(
     expose_value=False,
     help="Accepted: volumes are directories here.",
 )
-@click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", hidden=True)
+@click.option(
+    "-o",
+    "--opt",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What it may hold: size=2G, inodes=100000.",
+)
 @click.option("--label", multiple=True, metavar="NAME[=VALUE]", help="Label the volume.")
 @click.argument("name", required=False)
 @pass_settings
@@ -30,15 +36,11 @@ def create(
     settings: Settings, opt: tuple[str, ...], label: tuple[str, ...], name: str | None
 ) -> None:
     """Make a volume; without a name it gets one. One that is there already stays as it is."""
-    from rootless.errors import RlError
     from rootless.images.store import ImageStore
+    from rootless.volumes import options
     from rootless.volumes.store import ANONYMOUS, VolumeStore
 
-    if opt:
-        raise RlError(
-            f"a volume takes no option {opt[0]}: it is a directory, which cannot be limited "
-            "without root (--storage-opt size= limits a container, --tmpfs TARGET:size= a mount)"
-        )
+    limit = options.parse(opt)
     root = settings.root
     store = VolumeStore(root)
     labels = dict(item.partition("=")[::2] for item in label)
@@ -46,7 +48,7 @@ def create(
         name = store.new_name()
         labels[ANONYMOUS] = ""
     with ImageStore(root).shared():
-        store.create(name, labels)
+        store.create(name, labels, limit)
     click.echo(name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Any, Final
 
+from rootless import quota
 from rootless.cli import filters
 from rootless.cli.output import Row, label_method, label_text, label_title
 from rootless.cli.template import Map
@@ -59,6 +60,6 @@ def inspect(volume: Volume) -> dict[str, Any]:
         "Labels": Map(volume.labels),
         "Mountpoint": str(volume.path),
         "Name": volume.name,
-        "Options": Map(),
+        "Options": Map(quota.describe(volume.limit)),
         "Scope": "local",
     }

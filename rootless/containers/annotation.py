@@ -21,8 +21,9 @@ STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
 class Extra(NamedTuple):
     """What config.json's annotation keeps for us: the inputs that the rest was computed from.
 
-    ``volumes`` maps targets to names; ``filled_volumes`` are the targets whose
-    volume takes the image's content when it is empty. ``binds`` are those whose
+    ``volumes`` maps targets to names, ``subpaths`` to what of a volume is mounted, if not all;
+    ``filled_volumes`` are the targets whose volume takes the image's content when it is empty.
+    ``binds`` are those whose
     source the user named on the host, ``given`` those whose source is given to
     the container's user (U). ``accounts`` are lines for files of the image, which
     name the user that --userns=keep-id brings along. ``ports`` are those to
@@ -45,6 +46,7 @@ class Extra(NamedTuple):
     healthcheck: Mapping[str, Any] | None = None
     ports: Sequence[Mapping[str, Any]] = ()
     exposed: Sequence[str] = ()
+    subpaths: Mapping[str, str] = {}
 
 
 def read_extra(spec: Spec) -> Extra:

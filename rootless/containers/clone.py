@@ -11,6 +11,7 @@ from typing import Final
 from rootless.containers import idmaps, init, interpreter
 from rootless.containers.annotation import Spec
 from rootless.containers.channel import Channel
+from rootless.containers.sharing import Sharing
 from rootless.containers.streams import Streams
 from rootless.kernel import process, syscalls, userns
 
@@ -25,17 +26,21 @@ _NAMESPACES: Final = {
 }
 
 
-def clone(spec: Spec, streams: Streams, channel: Channel, place: int) -> process.Child:
+def clone(
+    spec: Spec, streams: Streams, channel: Channel, place: int, sharing: Sharing
+) -> process.Child:
     """Start PID 1 in its namespaces and its cgroup, and close what only it needs."""
     flags = 0
     for namespace in spec["linux"]["namespaces"]:
         flags |= _NAMESPACES.get(namespace["type"], 0)
     theirs = streams.container_ends
-    changeable = interpreter.is_changeable(idmaps.maps_of(spec))
+    maps, trees = idmaps.maps_of(spec), dict(sharing.trees)
+    changeable = interpreter.is_changeable(maps)
     try:
-        return process.fork(
-            lambda: init.main(spec, theirs, channel, changeable=changeable),
+        return sharing.clone(
+            lambda: init.main(spec, theirs, channel, trees, changeable=changeable),
             flags,
+            maps,
             keep=[channel.fileno(), *theirs],
             cgroup=place,
         )

@@ -101,8 +101,8 @@ def create(
             with containers.locked():
                 taken = {other.name: other.id for other in containers.list()}
                 name = _checked_name(request.name, taken) or names.generate(taken)
-                for name_of_volume, labels in sources.volumes():
-                    if volumes.create(name_of_volume, labels):
+                for name_of_volume, labels, limit in sources.volumes():
+                    if volumes.create(name_of_volume, labels, limit):
                         identity.give_volume(volumes.path(name_of_volume), ids.maps)
                 write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
                 container = containers.add(draft, container_id)

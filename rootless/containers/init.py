@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fuse_overlay.mount import mount_data
 from rootless.containers import command, handshake, interpreter, owner, rootfs, terminal
@@ -25,10 +25,18 @@ from rootless.networks import confine, loopback, routes
 from rootless.values import as_dict
 
 
-def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool) -> int:
+def main(
+    spec: Spec,
+    stdio: Sequence[int],
+    channel: Channel,
+    trees: Mapping[str, int],
+    *,
+    changeable: bool,
+) -> int:
     """Set up and execute the container's command; returns only to report a failure.
 
-    ``stdio`` are its three standard streams, or none for a terminal of its own;
+    ``stdio`` are its three standard streams, or none for a terminal of its own; ``trees`` are
+    mounts that were made for it, by their targets;
     ``changeable`` says whether the container could change our interpreter.
     """
     with handshake.failures_sent(channel):
@@ -40,11 +48,12 @@ def main(spec: Spec, stdio: Sequence[int], channel: Channel, *, changeable: bool
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         # As the user himself: root of the container may be somebody else, whom paths are closed to.
         extra = read_extra(spec)
-        sources, fillings = rootfs.open_sources(spec, extra), rootfs.open_fillings(spec, extra)
+        sources = rootfs.open_sources(spec, extra, trees)
+        fillings = rootfs.open_fillings(spec, extra)
         bundle = os.path.dirname(spec["root"]["path"])
         filters = [program.open_program(bundle)] if "seccomp" in spec["linux"] else []
         root = mount_root(spec, channel, *_begin_network(spec))
-        outside = rootfs.Outside(root, sources, os.getuid(), filters, fillings)
+        outside = rootfs.Outside(root, sources, os.getuid(), filters, fillings, tuple(trees))
         if changeable:
             config = os.open(f"{bundle}/config.json", os.O_RDONLY)
             syscalls.become_root(keep_groups=command.keeps_groups(spec["process"]))

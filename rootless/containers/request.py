@@ -34,12 +34,17 @@ _IGNORED: Final = frozenset(("z", "Z", "consistent", "cached", "delegated"))
 
 
 class Mount(NamedTuple):
-    """One mount asked for: ``source`` is a host path, a volume's name (or "" for a new one)."""
+    """One mount asked for: ``source`` is a host path, a volume's name (or "" for a new one).
+
+    Of a volume: its ``limit``, and what of it is mounted, where that is not all (``subpath``).
+    """
 
     kind: Literal["bind", "volume", "tmpfs"]
     source: str
     target: str
     options: tuple[str, ...] = ()
+    limit: Disk = Disk()
+    subpath: str = ""
 
     @property
     def read_only(self) -> bool:
@@ -111,8 +116,9 @@ def parse_volume(text: str) -> Mount:
 def parse_mount(text: str) -> Mount:
     """Read the argument of --mount: ``type=bind,source=…,target=…[,readonly]…``."""
     kind = "volume"
-    source = target = ""
+    source = target = subpath = ""
     options: list[str] = []
+    of_volume: list[str] = []
     for item in _fields(text):
         key, given, value = item.partition("=")
         match key.lower():
@@ -134,6 +140,10 @@ def parse_mount(text: str) -> Mount:
                 pass
             case "volume-driver" if value == "local":
                 pass
+            case "volume-opt":
+                of_volume.append(value)
+            case "volume-subpath" | "subpath":
+                subpath = _subpath(value, text)
             case "bind-nonrecursive":
                 options += ["bind"] if _truth(value, given, text) else []
             case "volume-nocopy":
@@ -147,12 +157,17 @@ def parse_mount(text: str) -> Mount:
     if not target:
         raise RlError(f"invalid mount {text!r}: target is missing")
     target = mount_target(target, text)
+    if (of_volume or subpath) and kind != "volume":
+        raise RlError(f"invalid mount {text!r}: volume-opt and volume-subpath are for a volume")
     if kind == "bind":
         if not source:
             raise RlError(f"invalid mount {text!r}: source is missing")
         return Mount("bind", _host_path(source), target, tuple(options))
     if kind == "volume":
-        return Mount("volume", _volume_name(source, text) if source else "", target, tuple(options))
+        name = _volume_name(source, text) if source else ""
+        if subpath and not name:
+            raise RlError(f"invalid mount {text!r}: volume-subpath needs a volume with a name")
+        return Mount("volume", name, target, tuple(options), _volume_limit(of_volume), subpath)
     if kind == "tmpfs":
         if source:
             raise RlError(f"invalid mount {text!r}: a tmpfs has no source")
@@ -242,6 +257,21 @@ def _volume_name(name: str, text: str) -> str:
             "(a host directory is written as an absolute path, or with ./)"
         )
     return name
+
+
+def _volume_limit(options: list[str]) -> Disk:
+    if not options:
+        return Disk()
+    from rootless.volumes.options import parse
+
+    return parse(options)
+
+
+def _subpath(path: str, text: str) -> str:
+    """Return what of a volume is meant; "" is all of it."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise RlError(f"invalid mount {text!r}: {path!r} must be a path inside the volume")
+    return posixpath.normpath(path) if path not in ("", ".") else ""
 
 
 def _truth(value: str, given: str, text: str) -> bool:

@@ -34,16 +34,18 @@ _LINKS: Final = {
 class Outside(NamedTuple):
     """What init has opened as the user: the container's root directory, the sources of its binds.
 
+    ``detached`` are the targets of those sources that are mounts, and mounted nowhere yet.
     ``user`` is what the user's own id is called in the container's namespace; ``filter`` is the
     program that filters its system calls, if there is one; ``fillings`` are those of its volumes,
     by their targets.
     """
 
     root: int
-    sources: Mapping[str, int]
+    sources: dict[str, int]
     user: int
     filter: Sequence[int] = ()
     fillings: Mapping[str, int] = {}
+    detached: Sequence[str] = ()
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -51,18 +53,18 @@ class Outside(NamedTuple):
         return (self.root, *self.sources.values(), *self.filter, *self.fillings.values())
 
 
-def open_sources(spec: Spec, extra: Extra) -> dict[str, int]:
+def open_sources(spec: Spec, extra: Extra, detached: Mapping[str, int]) -> dict[str, int]:
     """Return a descriptor for the source of each bind, by its target.
 
-    To be called as the user, before anything is mounted: what is bound is what
-    the user can reach. A bind that the user named has been followed through its
-    links when the container was made; what now is a link there was put by
-    somebody else, perhaps by a process of this very container.
+    Those in ``detached`` are given. To be called as the user, before anything is mounted: what is
+    bound is what the user can reach. A bind that the user named has been followed through its
+    links when the container was made; what now is a link there was put by somebody else, perhaps
+    by a process of this very container.
     """
-    sources = {}
+    sources = dict(detached)
     devices = {device["path"]: device for device in spec["linux"].get("devices", ())}
     for mount in spec["mounts"]:
-        if mount["type"] == "bind":
+        if mount["type"] == "bind" and mount["destination"] not in detached:
             target, source = mount["destination"], mount["source"]
             device = devices.get(target)
             try:
@@ -84,6 +86,27 @@ def _is_device(fd: int, device: dict[str, Any]) -> bool:
     found = os.fstat(fd)
     is_kind = stat.S_ISCHR if device["type"] == "c" else stat.S_ISBLK
     return is_kind(found.st_mode) and found.st_rdev == os.makedev(device["major"], device["minor"])
+
+
+def take_parts(extra: Extra, outside: Outside) -> None:
+    """Let those volumes of which a part is mounted be that part, before anything is mounted.
+
+    Looked up as root of the container, and as inside the volume, whoever else changes it.
+    """
+    for target, path in extra.subpaths.items():
+        whole = outside.sources[target]
+        try:
+            if target in outside.detached:
+                part = mounts.part_of(whole, path, outside.root)
+            else:
+                part = mounts.open_in_root(whole, path)
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                raise
+            name = extra.volumes[target]
+            raise RlError(f"cannot mount {path} of volume {name}: {error.strerror}") from None
+        os.close(whole)
+        outside.sources[target] = part
 
 
 def open_fillings(spec: Spec, extra: Extra) -> dict[str, int]:
@@ -124,6 +147,7 @@ def add_account(root: int, path: str, line: str) -> None:
 def assemble(spec: Spec, extra: Extra, outside: Outside) -> None:
     """Mount and mask everything that ``spec`` asks for inside the container's root."""
     linux, root = spec["linux"], outside.root
+    take_parts(extra, outside)
     for mount in spec["mounts"]:
         _mount(mount, extra, outside)
         if mount["destination"] == "/proc":
@@ -139,6 +163,7 @@ def assemble(spec: Spec, extra: Extra, outside: Outside) -> None:
 
 def mount_host_directories(spec: Spec, extra: Extra, outside: Outside) -> None:
     """Mount only what comes from the host: volumes, directories, and the files made for it."""
+    take_parts(extra, outside)
     own = ("/dev/", "/proc/", "/sys/")
     for mount in spec["mounts"]:
         if mount["type"] == "bind" and not f"{mount['destination']}/".startswith(own):
@@ -158,7 +183,11 @@ def _mount(mount: dict[str, Any], extra: Extra, outside: Outside) -> None:
             if kind == "bind":
                 if target in extra.filled_volumes and _same_file_system(root, target_fd):
                     filling.fill(source, target_fd, outside.user, outside.fillings[target])
-                mounts.bind(source, target_fd, options)
+                if target in outside.detached:
+                    # What is attached is closed; the source is asked for once more (U).
+                    mounts.attach(os.dup(source), target_fd, options)
+                else:
+                    mounts.bind(source, target_fd, options)
             elif kind == "cgroup":
                 _mount_cgroup(target_fd, options)
             else:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rootless.containers.request import Mount, Request, mount_target, parse_volumes_from
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
+from rootless.quota import Disk
 from rootless.volumes.store import ANONYMOUS, VolumeStore
 
 
@@ -24,11 +25,14 @@ class Sources(NamedTuple):
     mounts: list[tuple[Mount, str]]
     anonymous: frozenset[str]
 
-    def volumes(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the name and the labels of each volume."""
+    def volumes(self) -> Iterator[tuple[str, dict[str, str], Disk]]:
+        """Yield the name, the labels and the limit of each volume."""
+        limits: dict[str, Disk] = {}
         for mount, _ in self.mounts:
             if mount.kind == "volume":
-                yield mount.source, {ANONYMOUS: ""} if mount.source in self.anonymous else {}
+                limits[mount.source] = limits.get(mount.source, Disk()).or_else(mount.limit)
+        for name, limit in limits.items():
+            yield name, {ANONYMOUS: ""} if name in self.anonymous else {}, limit
 
 
 def find_sources(root: Path, request: Request, image_volumes: tuple[str, ...]) -> Sources:
@@ -100,11 +104,8 @@ def _mounts_of(other: Container, mode: str) -> Iterator[tuple[Mount, str]]:
         options = [option for option in mount["options"] if not mode or option not in ("ro", "rw")]
         options += [mode] if mode else []
         source = mount["source"]
-        yield (
-            (
-                Mount("volume", volume, target, tuple(options))
-                if volume
-                else Mount("bind", source, target, tuple(options))
-            ),
-            source,
-        )
+        if volume:
+            part = extra.subpaths.get(target, "")
+            yield Mount("volume", volume, target, tuple(options), subpath=part), source
+        else:
+            yield Mount("bind", source, target, tuple(options)), source

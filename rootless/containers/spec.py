@@ -139,7 +139,10 @@ def build(
         request=as_dict(request),
         volumes={mount.target: mount.source for mount in volumes},
         anonymous_volumes=tuple(anonymous_volumes),
-        filled_volumes=tuple(m.target for m in volumes if "nocopy" not in m.options),
+        filled_volumes=tuple(
+            mount.target for mount in volumes if "nocopy" not in mount.options and not mount.subpath
+        ),
+        subpaths={mount.target: mount.subpath for mount in volumes if mount.subpath},
         binds=tuple(mount.target for mount, _ in mounts if mount.kind == "bind"),
         given=tuple(mount.target for mount, _ in mounts if "U" in mount.options),
         entrypoint=entrypoint,

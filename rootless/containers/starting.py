@@ -13,6 +13,7 @@ from typing import Any
 from rootless.containers.channel import Channel
 from rootless.containers.console import Console
 from rootless.containers.overlay import Server
+from rootless.containers.sharing import Sharing
 from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process
@@ -29,11 +30,13 @@ class Start:
         server: Server,
         network: Helper,
         console: Console,
+        sharing: Sharing,
     ) -> None:
         self.child = child
         self.channel = channel
         self.server = server
         self.network = network
+        self.sharing = sharing
         self._console = console
         self.agreed = False
 
@@ -54,7 +57,12 @@ class Start:
 
     def watched(self) -> dict[int, int]:
         """Return what to poll for, to learn of the end of what serves PID 1."""
-        return self.server.watched() | self.network.watched()
+        return self.server.watched() | self.network.watched() | self.sharing.watched()
+
+    def check(self) -> None:
+        """Raise RlError if something that serves PID 1 has failed."""
+        self.server.check()
+        self.sharing.check()
 
     def _wait(self) -> set[int]:
         """Wait until PID 1 says something or something fails, which is raised."""
@@ -62,7 +70,7 @@ class Start:
         if not self.agreed:
             interests[self._console.owner_channel()] = select.POLLIN
         ready = wait(interests)
-        self.server.check()
+        self.check()
         if self.channel.fileno() not in ready:
             self.network.advance()
         if not self.agreed and self._console.owner_channel() in ready:
@@ -73,8 +81,9 @@ class Start:
     def failure(self, message: dict[str, Any] | None) -> RlError:
         """Return PID 1's error; if the server failed first, raise that, which is the cause."""
         if message is not None and message.get("errno") == errno.ENOTCONN:
+            self.sharing.check()
             self.server.check_after_loss()
-        self.server.check()
+        self.check()
         if message is None:
             return RlError(f"the container could not be set up (status {self.child.wait()})")
         return RlError(str(message["error"]), int(message["exit_code"]))

@@ -29,6 +29,7 @@ from rootless.containers.console import Console, Onlooker
 from rootless.containers.network import prepare
 from rootless.containers.overlay import Server
 from rootless.containers.record import Record
+from rootless.containers.sharing import Sharing
 from rootless.containers.starting import Start
 from rootless.containers.store import Container, ContainerStore
 from rootless.containers.streams import Streams, wait
@@ -134,15 +135,16 @@ class _Supervisor:
         """Run the container once, with ``server``, and return its exit code and what failed."""
         try:
             with server:
-                return self._run(server), ""
+                group = self._enter_group(server)
+                with closing(Sharing(self._root, self._record.container)) as sharing:
+                    return self._run(server, group, sharing), ""
         except RlError as error:
             self._record.ended(error.exit_code, again=self._began > 0 and self._again(125))
             self._record.failed(error)
             return error.exit_code, str(error)
 
-    def _run(self, server: Server) -> int:
+    def _run(self, server: Server, group: Group | None, sharing: Sharing) -> int:
         spec, path = self._container.config, self._container.path
-        group = self._enter_group(server)
         network, ports = prepare(self._container)
         request = self._container.extra.request
         writer = self._open_log(path) if self._logging else None
@@ -150,12 +152,12 @@ class _Supervisor:
             terminal=request["terminal"], interactive=request["interactive"], writer=writer
         )
         channel, theirs = Channel.pair()
-        child = clone(spec, streams, theirs, group.prepare() if group else -1)
+        child = clone(spec, streams, theirs, group.prepare() if group else -1, sharing)
         strays = self._strays(child)
         with closing(network), _killed_at_the_end(child, channel, streams, writer, group, strays):
-            start = Start(child, channel, server, network, self._console)
+            start = Start(child, channel, server, network, self._console, sharing)
             start.agreed = self._restarts > 0
-            userns.write_maps(child.pid, self._maps)
+            sharing.write_maps(child, self._maps)
             channel.send({"go": True})
             fuse, *connection = start.expect("fuse")
             if connection:
@@ -253,7 +255,7 @@ class _Supervisor:
                         _leave_stderr(self._container.path / "supervisor.log")
                         console.started()
                         monitor = self._monitor(stack)
-                start.server.check()
+                start.check()
                 if child.pidfd not in ready:
                     start.network.advance()
             except RlError as error:

@@ -20,6 +20,7 @@ from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
 from rootless.containers.channel import Channel
 from rootless.containers.overlay import Server
+from rootless.containers.sharing import Sharing
 from rootless.containers.store import Container, unless_removed
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls, userns
@@ -49,10 +50,11 @@ def opened(
         else:
             cleanup.enter_context(_only_viewer(container))
             server = cleanup.enter_context(Server())
-            child = _see_stopped(container, theirs, bare=bare)
-            cleanup.callback(_end, child)
+            sharing = cleanup.enter_context(contextlib.closing(_sharing(container, bare=bare)))
             maps = idmaps.maps_of(container.config)
-            userns.write_maps(child.pid, maps)
+            child = _see_stopped(container, theirs, sharing, bare=bare)
+            cleanup.callback(_end, child)
+            sharing.write_maps(child, maps)
             channel.send({"go": True})
             message, fds = channel.receive()
             if message is None or "fuse" not in message:
@@ -141,8 +143,14 @@ def _copy_tree(pidfd: int, *, recursive: bool) -> int:
     return fds[0]
 
 
-def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool) -> process.Child:
-    spec = container.config
+def _sharing(container: Container, *, bare: bool) -> Sharing:
+    return Sharing(container.path.parent.parent, None if bare else container)
+
+
+def _see_stopped(
+    container: Container, theirs: Sequence[Channel], sharing: Sharing, *, bare: bool
+) -> process.Child:
+    spec, trees = container.config, dict(sharing.trees)
 
     def main() -> int:
         with failures_sent(theirs[0]):
@@ -150,12 +158,14 @@ def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool)
             extra = read_extra(spec)
             _keep_mounts_private()
             # As the user himself, as init does it.
-            sources = {} if bare else rootfs.open_sources(spec, extra)
+            sources = {} if bare else rootfs.open_sources(spec, extra, trees)
             fillings = {} if bare else rootfs.open_fillings(spec, extra)
             root, user = init.mount_root(spec, theirs[0]), os.getuid()
             syscalls.become_root()
             if not bare:
-                outside = rootfs.Outside(root, sources, user, fillings=fillings)
+                outside = rootfs.Outside(
+                    root, sources, user, fillings=fillings, detached=tuple(trees)
+                )
                 rootfs.mount_host_directories(spec, extra, outside)
             if spec["root"]["readonly"]:
                 mounts.set_readonly(f"/proc/self/fd/{root}")
@@ -164,7 +174,8 @@ def _see_stopped(container: Container, theirs: Sequence[Channel], *, bare: bool)
 
     try:
         flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS
-        return process.fork(main, flags, keep=_descriptors(theirs))
+        maps = idmaps.maps_of(spec)
+        return sharing.clone(main, flags, maps, keep=_descriptors(theirs))
     except OSError as error:
         raise userns.creation_error(error) from None
     finally:

@@ -46,6 +46,10 @@ class Service(Protocol):
 
 def load(name: str) -> Service:
     """Return a new service; RlError if there is none of that name."""
+    if name == "volume":
+        from rootless.volumes.service import Volumes
+
+        return Volumes()
     raise RlError(f"rl-holder has no {name!r} (is it of another version? It ends with the "
                   "containers that use it)")  # fmt: skip
 

@@ -176,6 +176,22 @@ def attach(tree: int, target: int, options: Options) -> None:
         os.close(tree)
 
 
+def part_of(tree: int, path: str, place: int) -> int:
+    """Return the detached mount of what is at ``path`` inside ``tree``, another one.
+
+    The kernel takes no part of a mount that is nowhere: so it is on ``place`` for that moment.
+    """
+    syscalls.move_mount(tree, place)
+    try:
+        part = open_in_root(tree, path)
+        try:
+            return syscalls.open_tree("", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH, part)
+        finally:
+            os.close(part)
+    finally:
+        syscalls.umount(f"/proc/self/fd/{tree}", syscalls.MNT_DETACH)
+
+
 def mount_on(source: str, target: int, fstype: str, options: Options) -> None:
     """Mount a file system on the descriptor ``target``."""
     # The magic link leads to the very directory that was opened, wherever it is by now.

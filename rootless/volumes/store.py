@@ -27,8 +27,10 @@ from rootless.volumes import filling
 
 # Docker's label for a volume that nobody named.
 ANONYMOUS: Final = "com.docker.volume.anonymous"
-# What the server of a limited volume works in; a volume that has it is limited.
+# What containers see, and what the server of a limited volume works in: one that has it is limited.
+DATA: Final = "_data"
 WORK: Final = "work"
+_METADATA: Final = "volume.json"
 
 
 class Volume(NamedTuple):
@@ -44,6 +46,23 @@ class Volume(NamedTuple):
     def anonymous(self) -> bool:
         """Whether it was made for a container that named none."""
         return ANONYMOUS in self.labels
+
+
+def is_limited(directory: str) -> bool:
+    """Tell whether the volume in this directory has a limit, whatever is known of it."""
+    return os.path.isdir(f"{directory}/{WORK}")
+
+
+def limit_of(directory: str) -> Disk:
+    """Return the limit of the volume in this directory, which has one; RlError if it is lost."""
+    try:
+        with open(f"{directory}/{_METADATA}", "rb") as file:
+            limit = Disk(**json.load(file)["limit"])
+    except (OSError, ValueError, KeyError, TypeError):
+        limit = Disk()
+    if not limit.exists:
+        raise RlError(f"its limit is lost with its {_METADATA}")
+    return limit
 
 
 class VolumeStore:
@@ -79,7 +98,7 @@ class VolumeStore:
             (draft / WORK).mkdir(mode=0o700)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         metadata = {"created": now, "labels": dict(labels or {}), "limit": as_dict(limit)}
-        replace_file(draft / "volume.json", json.dumps(metadata).encode())
+        replace_file(draft / _METADATA, json.dumps(metadata).encode())
         self._directory.mkdir(exist_ok=True)
         try:
             draft.rename(path.parent)
@@ -97,7 +116,7 @@ class VolumeStore:
         """Return the directory that is mounted into containers."""
         if not valid_name(name):
             raise RlError(f"{name!r} is no volume name: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        return self._directory / name / "_data"
+        return self._directory / name / DATA
 
     def get(self, name: str) -> Volume:
         """Return the volume of this name; VolumeNotFound if there is none."""
@@ -105,7 +124,7 @@ class VolumeStore:
         if path is None or not path.is_dir():
             raise VolumeNotFound(f"no such volume: {name}")
         try:
-            metadata = json.loads((path.parent / "volume.json").read_bytes())
+            metadata = json.loads((path.parent / _METADATA).read_bytes())
             created, labels = str(metadata["created"]), dict(metadata["labels"])
             limit = Disk(**metadata.get("limit", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

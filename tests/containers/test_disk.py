@@ -233,13 +233,6 @@ def test_update_of_a_container_without_limit_waits_for_its_next_start(rl: Rl) ->
     assert "no such container" in rl("update", "--storage-opt", "size=1m", "no", check=False).stderr
 
 
-def test_volume_that_is_to_have_a_limit_is_refused_not_made_without(rl: Rl) -> None:
-    done = rl("volume", "create", "-o", "size=1g", "bounded", check=False)
-    assert done.returncode == 125
-    assert "cannot be limited" in done.stderr
-    assert "bounded" not in rl("volume", "ls", "-q").stdout
-
-
 def test_copy_into_a_container_meets_its_limit(rl: Rl, box: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * (9 * MIB))
     for _ in range(2):
