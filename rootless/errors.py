@@ -46,3 +46,7 @@ class ContainerNotFound(RlError):
 
 class VolumeNotFound(RlError):
     """No volume bears the name."""
+
+
+class NetworkNotFound(RlError):
+    """No user network bears the name, or no ID starts with it."""

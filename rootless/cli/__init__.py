@@ -94,7 +94,8 @@ _COMMANDS: Final = {
     "images": _IMAGES,
     "rmi": _RMI,
     "inspect": Entry(
-        "rootless.cli.inspect:inspect", "Show all about containers, images and volumes"
+        "rootless.cli.inspect:inspect",
+        "Show all about containers, images, volumes and networks",
     ),
     "events": _EVENTS,
     "info": _INFO,
@@ -126,6 +127,27 @@ _SECTIONS: Final = {
             "inspect": Entry("rootless.cli.inspect:inspect_image", "Show all about images"),
             "prune": Entry(
                 "rootless.cli.prune:images", "Remove images without a tag that no container has"
+            ),
+        },
+    ),
+    "network": Section(
+        "Work with networks",
+        {
+            "create": Entry(
+                "rootless.cli.network:create",
+                "Make a network, on which containers find each other by name",
+            ),
+            "ls": Entry("rootless.cli.network:list_networks", "List networks"),
+            "inspect": Entry("rootless.cli.inspect:inspect_network", "Show all about networks"),
+            "rm": Entry("rootless.cli.network:rm", "Remove networks"),
+            "prune": Entry(
+                "rootless.cli.network:prune",
+                "Remove the networks that no container has, running or not",
+            ),
+            "exists": Entry("rootless.cli.network:exists", "Tell whether there is a network"),
+            "connect": Entry("rootless.cli.network:connect", "Connect a container to a network"),
+            "disconnect": Entry(
+                "rootless.cli.network:disconnect", "Disconnect a container from a network"
             ),
         },
     ),

@@ -1,11 +1,11 @@
-"""What the shell's completion offers for the names of images, containers and volumes.
+"""What the shell's completion offers for the names of images, containers, volumes and networks.
 
 Read when a key is pressed: what cannot be read is not offered, and never an error.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,8 @@ from rootless.errors import RlError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+_MODES: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
 
 
 def images(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
@@ -34,6 +36,17 @@ def running(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 def volumes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the names of volumes that begin so."""
     return _offered(ctx, incomplete, _volume_names)
+
+
+def networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of user networks that begin so."""
+    return _offered(ctx, incomplete, _network_names)
+
+
+def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return what --network takes that begins so."""
+    known = [name for name in _MODES if name.startswith(incomplete)]
+    return known + networks(ctx, param, incomplete)
 
 
 def both(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -79,3 +92,9 @@ def _volume_names(root: Path) -> list[str]:
     from rootless.volumes.store import VolumeStore
 
     return [volume.name for volume in VolumeStore(root).list()]
+
+
+def _network_names(root: Path) -> list[str]:
+    from rootless.networks.definitions import Definitions
+
+    return Definitions(root).names()

@@ -81,7 +81,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
         "Label": label_method(extra.labels),
         "LocalVolumes": str(len(extra.volumes)),
         "Mounts": ",".join(shorten(mount, 15) if truncate else mount for mount in mounts),
-        "Networks": extra.request["network"],
+        "Networks": ",".join(network_view.names(container)),
         "Size": "0B",
     }
 
@@ -165,7 +165,7 @@ def selected(
         and ("restart-policy" not in wanted or _policy(container).name in wanted["restart-policy"])
         and ("should-start-on-boot" not in wanted or _starts_on_boot(container, wanted))
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
-        and ("network" not in wanted or container.extra.request["network"] in wanted["network"])
+        and ("network" not in wanted or network_view.has_network(container, wanted["network"]))
         and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
         and filters.labels_match(wanted.get("label", ()), container.extra.labels)
     )

@@ -25,10 +25,15 @@ def parse(texts: Sequence[str], known: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
+def invalid(key: str, value: str, why: str) -> RlError:
+    """Return the error of a value that a filter cannot have."""
+    return RlError(f"invalid filter '{key}={value}': {why}")
+
+
 def truth(key: str, value: str) -> bool:
     """Return what a filter that is true or false says."""
     if value.lower() not in ("true", "false", "1", "0"):
-        raise RlError(f"invalid filter '{key}={value}': it is true or false")
+        raise invalid(key, value, "it is true or false")
     return value.lower() in ("true", "1")
 
 

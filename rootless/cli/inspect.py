@@ -1,4 +1,4 @@
-"""`rl inspect`, `rl container inspect`, `rl image inspect` and `rl volume inspect`."""
+"""`rl inspect`, and `inspect` of containers, images, volumes and networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
-_KINDS: Final = ("container", "image", "volume")
+_KINDS: Final = ("container", "image", "volume", "network")
 
 _format = click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a template.')
 
@@ -25,7 +25,7 @@ _format = click.option("-f", "--format", "template", metavar="FORMAT", help='"js
 def inspect(
     settings: Settings, template: str | None, kind: str | None, names: tuple[str, ...]
 ) -> int:
-    """Show all about containers, images and volumes."""
+    """Show all about containers, images, volumes and networks."""
     return _inspect(settings, [kind] if kind else _KINDS, names, template)
 
 
@@ -62,6 +62,17 @@ def inspect_volume(settings: Settings, template: str | None, names: tuple[str, .
     return _inspect(settings, ["volume"], names, template)
 
 
+@click.command("inspect", cls=FlagCommand)
+@_format
+@click.argument(
+    "names", metavar="NETWORK...", nargs=-1, required=True, shell_complete=complete.networks
+)
+@pass_settings
+def inspect_network(settings: Settings, template: str | None, names: tuple[str, ...]) -> int:
+    """Show all about networks."""
+    return _inspect(settings, ["network"], names, template)
+
+
 def _inspect(
     settings: Settings, kinds: Sequence[str], names: tuple[str, ...], template: str | None
 ) -> int:
@@ -87,16 +98,22 @@ def _inspect(
 
 
 def _look_up(root: Path, kinds: Sequence[str], name: str) -> dict[str, Any]:
-    from rootless.errors import ContainerNotFound, ImageNotFound, RlError, VolumeNotFound
+    from rootless.errors import (
+        ContainerNotFound,
+        ImageNotFound,
+        NetworkNotFound,
+        RlError,
+        VolumeNotFound,
+    )
 
-    look_ups = {"container": _container, "image": _image, "volume": _volume}
+    look_ups = {"container": _container, "image": _image, "volume": _volume, "network": _network}
     for kind in kinds:
         try:
             return look_ups[kind](root, name)
-        except (ContainerNotFound, ImageNotFound, VolumeNotFound):
+        except (ContainerNotFound, ImageNotFound, NetworkNotFound, VolumeNotFound):
             if len(kinds) == 1:
                 raise
-    raise RlError(f"no such container, image or volume: {name}")
+    raise RlError(f"no such container, image, volume or network: {name}")
 
 
 def _container(root: Path, name: str) -> dict[str, Any]:
@@ -120,3 +137,12 @@ def _volume(root: Path, name: str) -> dict[str, Any]:
     from rootless.volumes.store import VolumeStore
 
     return volume_view.inspect(VolumeStore(root).get(name))
+
+
+def _network(root: Path, name: str) -> dict[str, Any]:
+    from rootless.cli import usernet_view
+    from rootless.containers.store import ContainerStore
+    from rootless.networks.definitions import Definitions
+
+    found = usernet_view.find_built_in(name) or Definitions(root).get(name)
+    return usernet_view.inspect(found, ContainerStore(root).list())

@@ -7,7 +7,7 @@ says what the commands are (rootless.cli does).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -15,6 +15,10 @@ from rootless.errors import RlError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+
+# Docker's other names in each section.
+_ALIASES: Final = {"list": "ls", "remove": "rm"}
 
 
 class Entry(NamedTuple):
@@ -48,11 +52,15 @@ class LazyGroup(click.Group):
         """Return all names, in the order of the help text."""
         return [*self._entries, *self._sections]
 
+    def _called(self, name: str) -> str:
+        """Return the name in our table of a command that is called ``name``."""
+        return name if name in self._entries else _ALIASES.get(name, name)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return a command."""
         if section := self._sections.get(cmd_name):
             return LazyGroup(section.commands, name=cmd_name, help=section.help)
-        entry = self._entries.get(cmd_name)
+        entry = self._entries.get(self._called(cmd_name))
         if entry is None:
             return None
         import importlib
@@ -67,7 +75,11 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command of ``args``; RlError with a hint if there is none."""
         name = args[0]
-        if name in self.list_commands(ctx) or ctx.resilient_parsing or name.startswith("-"):
+        if (
+            self._called(name) in self.list_commands(ctx)
+            or ctx.resilient_parsing
+            or name.startswith("-")
+        ):
             return super().resolve_command(ctx, args)
         import difflib
 

@@ -11,7 +11,7 @@ from typing import Final
 _COMMANDS: Final = frozenset(
     (
         "build builder buildx commit compose config context df "
-        "history import load login logout manifest network node plugin "
+        "history import load login logout manifest node plugin "
         "prune push save search secret service stack swarm tag"
     ).split()
 )
@@ -24,7 +24,7 @@ _INSTEAD: Final = {
     "save": f"skopeo copy {_IMAGE} oci-archive:…",
 }
 _RUN_OPTIONS: Final = frozenset(
-    ("annotation domainname gpus ip6 link network-alias oom-kill-disable runtime").split()
+    ("annotation domainname gpus link oom-kill-disable runtime").split()
 )
 
 

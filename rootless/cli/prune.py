@@ -61,7 +61,7 @@ def system(
 ) -> None:
     """Remove what is not used.
 
-    All containers that do not run, and the images that no container has then.
+    All containers that do not run, and the networks and images that no container has then.
     """
     from rootless.cli import filters
     from rootless.errors import RlError
@@ -70,6 +70,7 @@ def system(
     if volumes and "until" in wanted:
         raise RlError("--filter until= does not go together with --volumes")
     parts = ["all stopped containers"]
+    parts.append("all networks not used by at least one container")
     parts += ["all anonymous volumes not used by at least one container"] if volumes else []
     parts.append(
         "all images without at least one container associated to them"
@@ -79,7 +80,7 @@ def system(
     if not pruning.agreed(force, "\n  - ".join(("This will remove:", *parts)) + "\n"):
         return
     root = settings.root
-    pruned = [pruning.containers(root, wanted)]
+    pruned = [pruning.containers(root, wanted), pruning.networks(root, wanted)]
     if volumes:
         pruned.append(pruning.volumes(root, wanted, everything=False))
     pruning.say(*pruned, pruning.images(root, wanted, everything=everything))

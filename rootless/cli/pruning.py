@@ -1,4 +1,4 @@
-"""Removing what is not used: which containers, images and volumes those are, and what that frees.
+"""Removing what is not used: which containers, images, volumes and networks, and what that frees.
 
 Called by the prune commands; asks, removes, and returns what to say.
 """
@@ -45,14 +45,15 @@ def agreed(force: bool, warning: str) -> bool:
     return click.confirm("Are you sure you want to continue?")
 
 
-def say(*pruned: Pruned) -> None:
-    """Print what was removed, as Docker does."""
+def say(*pruned: Pruned, total: bool = True) -> None:
+    """Print what was removed, as Docker does; networks alone have no ``total``."""
     from rootless.cli.units import size
 
     for one in pruned:
         if one.lines:
             click.echo("\n".join((f"Deleted {one.title}:", *one.lines)) + "\n")
-    click.echo(f"Total reclaimed space: {size(sum(one.freed for one in pruned))}")
+    if total:
+        click.echo(f"Total reclaimed space: {size(sum(one.freed for one in pruned))}")
 
 
 def containers(root: Path, wanted: Conditions) -> Pruned:
@@ -161,6 +162,27 @@ def volumes(root: Path, wanted: Conditions, *, everything: bool) -> Pruned:
             continue
         lines.append(volume.name)
     return Pruned("Volumes", lines, sum(sizes[name] for name in lines))
+
+
+def networks(root: Path, wanted: Conditions) -> Pruned:
+    """Remove the networks that no container has."""
+    from rootless.cli import usernet_view
+    from rootless.containers import connections, usernets
+    from rootless.containers.store import ContainerStore
+    from rootless.errors import RlError
+    from rootless.networks.definitions import Definitions
+
+    used = connections.users(ContainerStore(root))
+    lines = []
+    for definition in Definitions(root).list():
+        if definition.name not in used and usernet_view.selected(definition, wanted, used):
+            try:
+                # Asked once more: a container may have it by now, or somebody has removed it.
+                usernets.remove(root, definition.name)
+            except RlError:
+                continue
+            lines.append(definition.name)
+    return Pruned("Networks", lines, 0)
 
 
 def _chosen(created: str, labels: Mapping[str, str], wanted: Conditions) -> bool:

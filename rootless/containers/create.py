@@ -53,6 +53,10 @@ def create(
     containers = ContainerStore(root)
     volumes = VolumeStore(root)
     request = request._replace(disk=request.disk.or_else(disk.default()))
+    if request.net.networks:
+        from rootless.containers import connections
+
+        request = connections.resolved(root, request)
     sources = find_sources(root, request, image.config.volumes)
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)
@@ -99,6 +103,8 @@ def create(
                 program.store(draft, filters.compiled(root, seccomp))
             replace_file(draft / "config.json", json.dumps(spec).encode())
             with containers.locked():
+                if request.net.networks:
+                    connections.check_there(root, request)
                 taken = {other.name: other.id for other in containers.list()}
                 name = _checked_name(request.name, taken) or names.generate(taken)
                 for name_of_volume, labels, limit in sources.volumes():

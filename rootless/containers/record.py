@@ -48,6 +48,10 @@ class Record:
         if self._executed_at is not None:
             ran = str(int(time.monotonic() - self._executed_at))
             announce(self.container, "die", exitCode=str(exit_code), execDuration=ran)
+            if self.container.state.networks:
+                from rootless.containers import connections
+
+                connections.ended(self._containers, self.container)
             self._executed_at = None
 
     def out_of_memory(self) -> None:

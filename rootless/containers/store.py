@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +79,8 @@ class State(NamedTuple):
     """What `rl update` has changed them to."""
     restart: str = ""
     """What `rl update` has made of its restart policy."""
+    networks: Sequence[Mapping[str, Any]] | None = None
+    """Its user networks with the addresses it has or had there, by ``connections``; None before."""
 
 
 class Container(NamedTuple):
@@ -241,7 +243,7 @@ class ContainerStore:
         Safe against a kill at any instant. ContainerNotFound if it was removed.
         """
         with self.locked():
-            return self._change(container, changes)
+            return self.change(container, **changes)
 
     def claim(self, container: Container, supervisor: Process) -> Container:
         """Let ``supervisor`` start a container; RlError if another one already has it."""
@@ -250,7 +252,7 @@ class ContainerStore:
                 raise RlError(f"container {container.name} is already running")
             fresh: dict[str, object] = {"status": "created", "supervisor": supervisor, "init": None}
             fresh |= {"error": "", "restarts": 0, "stopped": False, "oom_killed": False}
-            return self._change(container, fresh)
+            return self.change(container, **fresh)
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name; the caller has checked its form."""
@@ -258,9 +260,10 @@ class ContainerStore:
             for other in self.list():
                 if other.name == name:
                     raise name_in_use(name, other.id)
-            self._change(container, {"name": name})
+            self.change(container, name=name)
 
-    def _change(self, container: Container, changes: Mapping[str, Any]) -> Container:
+    def change(self, container: Container, **changes: Any) -> Container:
+        """Record changes, as ``update`` does; the caller holds the lock."""
         with unless_removed(container):
             state = _parse_state((container.path / "state.json").read_bytes())._replace(**changes)
             write_state(container.path, state)

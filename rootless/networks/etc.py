@@ -28,8 +28,11 @@ _HOST_NAMES: Final = "host.containers.internal host.docker.internal"
 _SOMEWHERE: Final = ("192.0.2.1", 9)
 
 
-def hosts(mode: Mode, hostname: str, wanted: NetworkRequest) -> str:
-    """Return /etc/hosts: the host's own in its network, else our names, and what was asked for."""
+def hosts(mode: Mode, hostname: str, wanted: NetworkRequest, addresses: Sequence[str] = ()) -> str:
+    """Return /etc/hosts: the host's own in its network, else our names, and what was asked for.
+
+    ``addresses`` are the container's own on user networks.
+    """
     host_ip = "127.0.0.1" if mode.name == "host" else host_address() if mode.helper else ""
     added = []
     for entry in wanted.add_hosts:
@@ -46,7 +49,8 @@ def hosts(mode: Mode, hostname: str, wanted: NetworkRequest) -> str:
     # The first one that fits is what a name means: what was asked for comes before ours.
     text += "".join(added)
     if mode.name != "host":
-        text += f"{address(mode, wanted.ip) or '127.0.1.1'}\t{hostname}\n"
+        for own in addresses or [address(mode, wanted.ip) or "127.0.1.1"]:
+            text += f"{own}\t{hostname}\n"
     if mode.name == "host" or host_ip:
         text += f"{host_ip}\t{_HOST_NAMES}\n"
     return text
@@ -63,17 +67,23 @@ def host_address() -> str:
         return address
 
 
-def resolv_conf(mode: Mode, wanted: NetworkRequest, text: str | None = None) -> str:
+def resolv_conf(
+    mode: Mode, wanted: NetworkRequest, text: str | None = None, servers: Sequence[str] = ()
+) -> str:
     """Return /etc/resolv.conf: the host's ``text``, with what was asked for in its place.
 
     In a network of the container's own the host's loopback is another one: the
-    program that connects it forwards queries to what is there.
+    program that connects it forwards queries to what is there. ``servers`` are those
+    of user networks, which forward them to those that were asked for.
     """
     lines = (read_text("/etc/resolv.conf") if text is None else text).splitlines()
     kept = [line for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
-    servers = wanted.dns or _servers(kept, forwarded=mode.helper)
-    search = wanted.dns_search or _words(kept, "search") or _words(kept, "domain")
     options = wanted.dns_options or _words(kept, "options")
+    if servers and not any(option.startswith("ndots:") for option in wanted.dns_options):
+        # Docker's too: the name of a container is whole as it is.
+        options = [*(option for option in options if not option.startswith("ndots:")), "ndots:0"]
+    servers = servers or wanted.dns or _servers(kept, forwarded=mode.helper)
+    search = wanted.dns_search or _words(kept, "search") or _words(kept, "domain")
     # A single dot is Docker's way to ask for none.
     search = [] if list(search) == ["."] else search
     made = [f"search {' '.join(search)}"] if search else []

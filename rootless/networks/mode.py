@@ -73,6 +73,18 @@ class Mode(NamedTuple):
         return cls(name, options)
 
 
+def is_mode(text: str) -> bool:
+    """Tell whether an argument of --network is a mode, and not the name of a user network."""
+    name = text.partition(":")[0]
+    return name in (*_DEFAULTS, *_PACKAGES, "none", "host", "container", "ns")
+
+
+def way_out() -> Mode:
+    """Return how a container on user networks gets out of them: by pasta or slirp4netns, or not."""
+    found, _ = choose(None)
+    return found if found.helper else Mode("none")
+
+
 def choose(text: str | None) -> tuple[Mode, str]:
     """Return the mode that was asked for, and a warning or "".
 

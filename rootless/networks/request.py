@@ -7,7 +7,8 @@ Pure. Made by the command line, a field of containers' Request, read by spec and
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
 from rootless.networks.ports import Port
@@ -28,6 +29,8 @@ class NetworkRequest(NamedTuple):
     add_hosts: tuple[str, ...] = ()
     ip: str | None = None
     mac_address: str | None = None
+    networks: tuple[Mapping[str, Any], ...] = ()
+    """User networks, as the fields of ``wish.Wish``."""
 
 
 def parse_add_host(text: str) -> str:
@@ -39,14 +42,18 @@ def parse_add_host(text: str) -> str:
     return f"{name}:{ip if ip == HOST_GATEWAY else check_ip(ip, '--add-host')}"
 
 
-def check_ip(text: str, option: str) -> str:
-    """Return an IP address in its usual form; RlError if it is none."""
+def check_ip(text: str, option: str, version: int | None = None) -> str:
+    """Return an IP address, of this version of IP, in its usual form; RlError if it is none."""
     from ipaddress import ip_address
 
     try:
-        return str(ip_address(text))
+        found = ip_address(text)
+        if version not in (None, found.version):
+            raise ValueError
+        return str(found)
     except ValueError:
-        raise RlError(f"invalid {option} {text!r}: it is no IP address") from None
+        kind = {4: "IPv4", 6: "IPv6"}.get(version or 0, "IP")
+        raise RlError(f"invalid {option} {text!r}: it is no {kind} address") from None
 
 
 def check_mac(text: str) -> str:

@@ -171,7 +171,7 @@ def test_a_container_is_found_by_the_beginning_of_its_id(rl: Rl, one: str) -> No
 def test_inspect_prints_what_it_found_and_complains_about_the_rest(rl: Rl, one: str) -> None:
     done = rl("inspect", "one", "nosuch", "alpine", check=False)
     assert done.returncode == 125
-    assert done.stderr == "rl: no such container, image or volume: nosuch\n"
+    assert done.stderr == "rl: no such container, image, volume or network: nosuch\n"
     container, image = json.loads(done.stdout)
     assert container["Name"] == "/one"
     assert container["Image"] == image["Id"]

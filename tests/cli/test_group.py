@@ -26,7 +26,7 @@ def every_command() -> list[tuple[str, click.Command, str]]:
     return found
 
 
-SECTIONS = ("container", "image", "system")
+SECTIONS = ("container", "image", "network", "system")
 
 
 def section(name: str) -> click.Command | None:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.options import together
+
+if TYPE_CHECKING:
+    from rootless.networks.request import NetworkRequest
+
+_RUN_HERE = False
 
 options = together(
     click.option(
         "--network",
         "--net",
-        metavar="MODE",
-        help="bridge, none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…].",
+        "networks",
+        multiple=True,
+        metavar="NETWORK",
+        shell_complete=complete.modes,
+        help="bridge, none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…]; or user "
+        "networks: NAME[:ip=…,ip6=…,mac=…,alias=…,interface_name=…].",
+    ),
+    click.option(
+        "--network-alias",
+        multiple=True,
+        metavar="NAME",
+        help="Another name of the container on its user networks.",
     ),
     click.option(
         "-p",
@@ -40,6 +56,7 @@ options = together(
         "--add-host", multiple=True, metavar="NAME:IP", help="A line in the container's /etc/hosts."
     ),
     click.option("--ip", metavar="IP", help="The container's address."),
+    click.option("--ip6", metavar="IP", help="The container's address of IPv6 on a user network."),
     click.option("--mac-address", metavar="MAC", help="The container's MAC address."),
     click.option("-h", "--hostname", metavar="NAME", help="The container's hostname."),
 )
@@ -51,7 +68,17 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     from rootless.networks import mode, request
     from rootless.networks.ports import parse_expose, parse_publish
 
-    net, warning = mode.choose(values["network"])
+    asked: list[str] = [text for text in values["networks"] if mode.is_mode(text)]
+    named = [text for text in values["networks"] if not mode.is_mode(text)]
+    if len(asked) > 1 or (asked and named):
+        raise RlError(
+            f"conflicting networks {', '.join(values['networks'])}: a container has one network "
+            "mode, or networks of rl network create"
+        )
+    if named:
+        net, warning = mode.way_out(), ""
+    else:
+        net, warning = mode.choose(asked[0] if asked else None)
     if net.name == "container":
         raise RlError("--network container:NAME is not here yet")
     if warning:
@@ -66,11 +93,18 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
             request.check_word(text, "--dns-option") for text in values["dns_option"]
         ),
         add_hosts=tuple(map(request.parse_add_host, values["add_host"])),
-        ip=values["ip"] and request.check_ip(values["ip"], "--ip"),
+        ip=values["ip"] and request.check_ip(values["ip"], "--ip", 4),
         mac_address=values["mac_address"] and request.check_mac(values["mac_address"]),
     )
-    if wanted.ip and (net.name != "pasta" or ":" in wanted.ip):
-        raise RlError("--ip takes an IPv4 address, and needs --network pasta")
+    if named:
+        if not _RUN_HERE:
+            raise RlError(f"--network {named[0]} is not here yet: it is no network mode")
+        wanted = _on_networks(named, wanted, values)
+    elif values["network_alias"] or values["ip6"]:
+        option = "--network-alias" if values["network_alias"] else "--ip6"
+        raise RlError(f"{option} needs a network of rl network create")
+    elif wanted.ip and net.name != "pasta":
+        raise RlError("--ip needs --network pasta, or a network of rl network create")
     if wanted.mac_address and not net.helper:
         raise RlError("--mac-address needs a network of the container's own")
     if wanted.published and not net.helper:
@@ -80,3 +114,30 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
             err=True,
         )
     return {"network": str(net), "net": wanted, "hostname": values["hostname"]}
+
+
+def _on_networks(
+    texts: Sequence[str], wanted: NetworkRequest, values: Mapping[str, Any]
+) -> NetworkRequest:
+    """Return what is wanted of a container on user networks; addresses are of its only one."""
+    from rootless.errors import RlError
+    from rootless.networks import request, wish
+
+    wishes = [found for text in texts for found in wish.parse(text)]
+    given: dict[str, Any] = {
+        "ip": wanted.ip,
+        "ip6": values["ip6"] and request.check_ip(values["ip6"], "--ip6", 6),
+        "mac": wanted.mac_address,
+    }
+    for field, value in given.items():
+        if not value:
+            continue
+        if len(wishes) > 1:
+            option = "--mac-address" if field == "mac" else f"--{field}"
+            raise RlError(f"{option} can only be used with a single network (NAME:{field}=… else)")
+        wishes[0] = wishes[0]._replace(**{field: value})
+    aliases = tuple(map(wish.check_alias, values["network_alias"]))
+    wishes = [found._replace(aliases=(*found.aliases, *aliases)) for found in wishes]
+    wish.check_all(wishes)
+    networks = tuple(found._asdict() for found in wishes)
+    return wanted._replace(ip=None, mac_address=None, networks=networks)
