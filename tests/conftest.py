@@ -27,8 +27,8 @@ settings.load_profile("rl")
 # Ignored where a shell started us in the background; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST_TEST = 900
-"""Seconds after which a test counts as hung."""
+LONGEST_TEST = 3600
+"""Seconds after which a test counts as hung: some make a Debian from a mirror that may be slow."""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,6 +14,7 @@ import pytest
 from rootless import events, eventview
 from rootless.cli import events as command
 from tests.support.runner import Rl
+from tests.support.waiting import wait_until
 
 EVENT = {
     "status": "die", "id": "4c01", "from": "alpine:3", "Type": "container", "Action": "die",
@@ -131,8 +132,9 @@ def actions(rl: Rl, *options: str) -> list[str]:
 
 
 def test_life_of_a_container_is_told(rl: Rl) -> None:
-    script = "trap 'exit 4' TERM; while :; do sleep 0.05; done"
+    script = "trap 'exit 4' TERM; echo up; while :; do sleep 0.05; done"
     rl("run", "-d", "--name", "told", "--label", "a=b", "alpine", "sh", "-c", script)
+    wait_until(lambda: rl("logs", "told").stdout)
     rl("exec", "told", "sh", "-c", "exit 6", check=False)
     rl("rename", "told", "new")
     rl("stop", "new")
@@ -157,8 +159,7 @@ def test_events_are_shown_as_they_happen_without_polling(rl: Rl) -> None:
     options = ("--filter", "container=live", "--format", form)
     with rl.start("events", *options, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        while not watches(process.pid):
-            time.sleep(0.02)
+        wait_until(lambda: watches(process.pid))
         rl("run", "--rm", "--name", "live", "alpine", "true")
         seen = [process.stdout.readline().decode().strip() for _ in range(4)]
         assert seen == ["live create", "live start", "live die", "live destroy"]
@@ -166,9 +167,16 @@ def test_events_are_shown_as_they_happen_without_polling(rl: Rl) -> None:
 
 
 def watches(pid: int) -> bool:
+    """Tell whether a process waits for what is appended to the file of events."""
     try:
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        fds = {
+            os.readlink(f"/proc/{pid}/fd/{fd}"): Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+            for fd in os.listdir(f"/proc/{pid}/fd")
+        }
     except FileNotFoundError:
         # One was closed while we looked.
         return False
-    return "anon_inode:inotify" in links and any(link.endswith("events.jsonl") for link in links)
+    return "anon_inode:inotify" in fds and any(
+        link.endswith("events.jsonl") and int(info.split()[1]) == os.stat(link).st_size
+        for link, info in fds.items()
+    )

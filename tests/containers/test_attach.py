@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from rootless.containers.attach import DetachKeys, Typing, parse_keys
 from rootless.errors import RlError
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 PROMPT = "READY> "
 LEAVE = "\x10\x11"
@@ -82,7 +84,7 @@ def test_keys_are_found_wherever_they_are_and_nothing_else_is_lost(
 def spawn(rl: Rl, *arguments: str) -> pexpect.spawn[str]:
     return pexpect.spawn(
         rl.command[0], list(arguments), env=os.environ | rl.environment, encoding="utf-8",
-        timeout=30, dimensions=(33, 101),
+        timeout=PATIENCE, dimensions=(33, 101),
     )  # fmt: skip
 
 
@@ -190,8 +192,10 @@ def test_two_see_the_same_and_one_may_be_killed(rl: Rl) -> None:
     assert first.stdin is not None
     assert first.stdout is not None
     assert second.stdout is not None
-    first.stdin.write(b"one\n")
-    first.stdin.flush()
+    # As often as it takes until the other one is there.
+    while not select.select([second.stdout], [], [], 0.1)[0]:
+        first.stdin.write(b"one\n")
+        first.stdin.flush()
     assert first.stdout.readline() == b"one\n"
     first.kill()
     first.communicate()
@@ -204,7 +208,7 @@ def test_two_see_the_same_and_one_may_be_killed(rl: Rl) -> None:
     second.send_signal(signal.SIGTERM)
     second.communicate()
     assert second.returncode == 2
-    third.communicate(timeout=30)
+    third.communicate(timeout=PATIENCE)
     assert third.returncode == 2
     rl("rm", "seen")
 
@@ -253,7 +257,7 @@ def test_signals_stay_with_the_command_if_that_is_wanted(rl: Rl, begin: str) -> 
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
     assert rl("inspect", "-f", "{{.State.Status}}", "calm").stdout == "running\n"
     rl("rm", "-f", "calm")
 

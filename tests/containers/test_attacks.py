@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
 from tests.support.undefended import changed
+from tests.support.waiting import wait_until
 
 SECRET = "the-secret-of-the-host"
 
@@ -237,21 +237,31 @@ def test_interpreter_of_the_user_cannot_be_changed_by_what_it_executes(
 
 
 def test_process_that_enters_cannot_be_looked_into(rl: Rl, own_python: Path) -> None:
-    # Ready to execute the command, with the container's own capabilities: so long does it stay.
+    # Ready to execute the command, with the container's own capabilities, it stays until the spy
+    # has begun and ended a look at all processes.
     lingering = f"""{IMPORTS}
 import time
 wait_for_go = handshake.wait_for_go
-handshake.wait_for_go = lambda channel: (time.sleep(2), wait_for_go(channel))
+def looks():
+    return os.stat("/looks").st_size
+def linger(channel):
+    seen = looks()
+    while looks() < seen + 2:
+        time.sleep(0.01)
+    return wait_for_go(channel)
+handshake.wait_for_go = linger
 """
     # The interpreter is executed anew only if it is the user's, and is traceable again then; that
     # program is told by a module of its own what the others inherit.
-    spy = "while :; do for p in /proc/[0-9]*; do readlink $p/exe; done; done"
+    spy = "while :; do for p in /proc/[0-9]*; do readlink $p/exe; done > /now; "
+    spy += "grep python /now >> /found; printf . >> /looks; done"
     options = ("--security-opt", "seccomp=unconfined")
     rl("run", "-d", "--name", "spy", *options, "alpine", "sh", "-c", spy)
+    rl("exec", "spy", "sh", "-c", "until [ -s /looks ]; do sleep 0.05; done")
 
     def attack(rl: Rl) -> bool:
         said(rl, "exec", "spy", "true")
-        return "python" in rl("logs", "spy").stdout
+        return rl("exec", "spy", "test", "-s", "/found", check=False).returncode == 0
 
     slow = changed(rl, lingering)
     assert not attack(slow)
@@ -389,8 +399,7 @@ def test_container_cannot_hold_up_those_that_fill_a_volume_that_it_reads(
     hold += "print('held', flush=True); time.sleep(100000)"
     options = ("-q", "--name", "holder", "-v", "held:/data:ro")
     rl("run", "-d", *options, debian, "python3", "-c", hold)
-    while "held" not in rl("logs", "holder").stdout:
-        time.sleep(0.05)
+    wait_until(lambda: "held" in rl("logs", "holder").stdout)
     # Who would wait gives up.
     impatient = """
 import fcntl
@@ -465,12 +474,11 @@ rootfs.assemble = proc_last
         with rl.start(
             "run", *options, image, "/bin/sh", "-c", script, stdout=subprocess.PIPE
         ) as process:
-            while process.poll() is None and not (volume / "mounted").exists():
-                time.sleep(0.01)
+            wait_until(lambda: process.poll() is not None or (volume / "mounted").exists())
             (volume / "proc").rename(volume / "moved")
             (volume / "fake").rename(volume / "proc")
             (volume / "exchanged").touch()
-            read = process.communicate(timeout=60)[0]
+            read = process.communicate()[0]
         return int(read or 0) > 0, (volume / "victim").read_text() != "as it was"
 
     raced = changed(rl, waiting)

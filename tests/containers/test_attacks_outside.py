@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.runner import Rl
 from tests.support.undefended import changed
+from tests.support.waiting import PATIENCE, wait_until
 
 PROMPT = "HOST> "
 
@@ -34,7 +34,7 @@ def shell(rl: Rl) -> Iterator[pexpect.spawn[str]]:
     """Start a shell on the host, in a terminal of its own."""
     terminal: pexpect.spawn[str] = pexpect.spawn(
         "bash", ["--norc", "--noprofile"], env=os.environ | rl.environment | {"PS1": PROMPT},
-        encoding="utf-8", timeout=60,
+        encoding="utf-8", timeout=PATIENCE,
     )  # fmt: skip
     try:
         terminal.expect_exact(PROMPT)
@@ -99,8 +99,7 @@ def test_command_types_nothing_into_the_terminal_of_the_user(
                     terminal.send(LEAVE)
                 terminal.expect_exact(PROMPT)
                 (tmp_path / "alone").touch()
-                while not (tmp_path / "done").exists():
-                    time.sleep(0.02)
+                wait_until((tmp_path / "done").exists)
             else:
                 terminal.expect_exact("tried")
                 terminal.expect_exact(PROMPT)
@@ -131,7 +130,7 @@ def test_terminal_that_is_entered_is_the_kernels(rl: Rl) -> None:
         "alpine",
         "sh",
         "-c",
-        "mount --bind /dev/zero /dev/pts/ptmx; sleep 99",
+        "mount --bind /dev/zero /dev/pts/ptmx; sleep 1000",
     )
     mounted = "until grep -q ' /dev/pts/ptmx ' /proc/mounts; do sleep 0.05; done"
     rl("exec", "forger", "sh", "-c", mounted)

@@ -19,6 +19,7 @@ from rootless.containers.carrier import Found
 from rootless.containers.copy import End, placed_name
 from rootless.errors import RlError
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 SCRIPT = """
 mkdir -p /src/sub /there /links
@@ -412,7 +413,7 @@ def test_copies_of_one_container_that_does_not_run_wait_for_each_other(
         for number in range(4):
             (tmp_path / str(number)).write_text(str(number))
         copies = [rl.start("cp", str(tmp_path / str(number)), "shared:/") for number in range(4)]
-        assert [copying.wait(60) for copying in copies] == [0] * 4
+        assert [copying.wait(PATIENCE) for copying in copies] == [0] * 4
         assert set("0123") <= set(rl("diff", "shared").stdout.replace("A /", "").split())
     finally:
         rl("rm", "-f", "shared")
@@ -429,8 +430,8 @@ def test_copy_that_is_killed_leaves_nothing_behind(rl: Rl) -> None:
             copying.stdin.write(info.tobuf() + b"x" * (1 << 18))
             copying.stdin.flush()
             children = Path(f"/proc/{copying.pid}/task/{copying.pid}/children")
-            while not (pids := children.read_text().split()):
-                pass
+            wait_until(children.read_text)
+            pids = children.read_text().split()
             copying.kill()
             copying.wait()
             copying.stdin.close()

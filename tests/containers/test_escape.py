@@ -13,6 +13,7 @@ import pytest
 from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 # Tries to change the file of the process that it runs in, in every way there is.
 ATTACK = """
@@ -65,7 +66,7 @@ def test_interpreter_of_ours_cannot_be_changed_from_inside(
             "PYTHONHOME": sysconfig.get_config_var("installed_base"),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         },
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     # EROFS; and ETXTBSY for a program that runs.
     assert done.stdout.split("\n")[:5] == (

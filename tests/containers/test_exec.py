@@ -11,6 +11,7 @@ import pexpect
 import pytest
 
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 PROMPT = "READY> "
 
@@ -99,7 +100,7 @@ def test_directory_of_the_host_is_no_working_directory(rl: Rl, service: str) -> 
 def test_terminal_is_a_real_one_with_the_size_of_ours(rl: Rl, service: str) -> None:
     terminal: pexpect.spawn[str] = pexpect.spawn(
         rl.command[0], ["exec", "-it", "-e", f"PS1={PROMPT}", service, "sh"],
-        env=os.environ | rl.environment, encoding="utf-8", timeout=30, dimensions=(33, 101),
+        env=os.environ | rl.environment, encoding="utf-8", timeout=PATIENCE, dimensions=(33, 101),
     )  # fmt: skip
     terminal.expect(PROMPT)
     terminal.sendline("stty size; tty; echo $TERM")
@@ -141,11 +142,11 @@ def test_command_ends_with_the_container(rl: Rl) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         rl("rm", "-f", "brief")
-        assert process.wait(30) == 137
+        assert process.wait(PATIENCE) == 137
 
 
 def test_what_is_left_behind_is_not_waited_for(rl: Rl, service: str) -> None:
-    assert rl("exec", service, "sh", "-c", "sleep 777 & echo hi", timeout=60).stdout == "hi\n"
+    assert rl("exec", service, "sh", "-c", "sleep 777 & echo hi").stdout == "hi\n"
 
 
 def test_container_that_does_not_run_cannot_be_entered(rl: Rl) -> None:
@@ -159,11 +160,11 @@ def test_container_that_does_not_run_cannot_be_entered(rl: Rl) -> None:
 @pytest.mark.parametrize("keys", ["ctrl-p,ctrl-q", "ctrl-a"])
 def test_command_with_a_terminal_can_be_left_and_goes_on(rl: Rl, service: str, keys: str) -> None:
     # What it prints is read by nobody any more, and does not stop it.
-    script = "echo READY; read x; head -c 300000 /dev/zero; echo $x > /left; tty >> /left; sleep 99"
+    script = "echo READY; read x; head -c 99999 /dev/zero; echo $x > /left; tty >> /left; sleep 888"
     options = ("-it", "--detach-keys", keys, service, "sh", "-c", script)
     rl("exec", service, "rm", "-f", "/left")
     terminal = pexpect.spawn(
-        rl.command[0], ["exec", *options], env=os.environ | rl.environment, timeout=30
+        rl.command[0], ["exec", *options], env=os.environ | rl.environment, timeout=PATIENCE
     )
     terminal.expect("READY")
     terminal.send("word\r")
@@ -171,7 +172,6 @@ def test_command_with_a_terminal_can_be_left_and_goes_on(rl: Rl, service: str, k
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
-    shown = ("exec", service, "sh", "-c", "until [ -s /left ]; do sleep 0.05; done; cat /left")
-    assert rl(*shown, timeout=60).stdout.startswith("word\n/dev/pts/")
-    assert "sleep 99\n" in rl("top", service).stdout
-    rl("exec", service, "pkill", "-f", "sleep 99", check=False)
+    wait_until(lambda: "sleep 888\n" in rl("top", service).stdout)
+    assert rl("exec", service, "cat", "/left").stdout.startswith("word\n/dev/pts/")
+    rl("exec", service, "pkill", "-f", "sleep 888", check=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from rootless.errors import RlError
 from tests.support import images, leaks
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import wait_until
 
 SECOND = 10**9
 IMAGE = {"Test": ["CMD", "check"], "Interval": 5 * SECOND, "Retries": 7}
@@ -223,16 +223,14 @@ def test_command_that_is_not_there_is_a_failure(rl: Rl) -> None:
 
 def test_check_ends_with_its_container(rl: Rl) -> None:
     with checked(rl, "ending", "sleep 8888") as container_id:
-        while "8888" not in rl("top", "ending").stdout:
-            time.sleep(0.05)
+        wait_until(lambda: "8888" in rl("top", "ending").stdout)
         rl("stop", "-t", "0", "ending")
         assert leaks.wait_for_none(rl.root / "containers" / container_id) == []
 
 
 def test_process_that_watches_a_check_is_closed_to_the_container(rl: Rl) -> None:
     with checked(rl, "closed", "sleep 8888"):
-        while "8888" not in rl("top", "closed").stdout:
-            time.sleep(0.05)
+        wait_until(lambda: "8888" in rl("top", "closed").stdout)
         script = "for p in /proc/[0-9]*; do readlink $p/exe; done; grep -l Name:.rl /proc/*/status"
         assert "python" not in rl("exec", "closed", "sh", "-c", script, check=False).stdout
         # It is there: only its files are not to be had.
@@ -242,8 +240,7 @@ def test_process_that_watches_a_check_is_closed_to_the_container(rl: Rl) -> None
 
 def test_check_ends_with_its_supervisor(rl: Rl) -> None:
     with checked(rl, "orphaned", "sleep 8888") as container_id:
-        while "8888" not in rl("top", "orphaned").stdout:
-            time.sleep(0.05)
+        wait_until(lambda: "8888" in rl("top", "orphaned").stdout)
         directory = rl.root / "containers" / container_id
         state = json.loads((directory / "state.json").read_bytes())
         os.kill(state["supervisor"]["pid"], signal.SIGKILL)
@@ -273,8 +270,7 @@ def test_waiting_for_centuries_ends_no_supervisor(rl: Rl) -> None:
     ]
     ends = ("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done")
     rl("run", "-d", "--name", "centuries", "--health-cmd", "true", *options, "alpine", *ends)
-    while "ready" not in rl("logs", "centuries").stdout:
-        time.sleep(0.05)
+    wait_until(lambda: "ready" in rl("logs", "centuries").stdout)
     assert health_of(rl, "centuries")["Status"] == "starting"
     rl("stop", "-t", "3000000", "centuries")
     assert rl("inspect", "-f", "{{.State.ExitCode}}", "centuries").stdout == "3\n"

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 ROUNDS = 50
 
@@ -42,7 +43,7 @@ def kill_one_at_random(rl: Rl, process: subprocess.Popen[bytes], within: float) 
     if victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(victims), signal.SIGKILL)
-    process.wait(60)
+    process.wait(PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +114,7 @@ def test_detached_containers_that_are_hit_have_a_truthful_state(fresh_rl: Rl) ->
         with contextlib.suppress(ProcessLookupError):
             os.kill(random.choice(known), signal.SIGKILL)
         fresh_rl("stop", "-t", "0", *ids)
-        assert exec_of_one.wait(60) != 0
+        assert exec_of_one.wait(PATIENCE) != 0
         assert leaks.wait_for_none(fresh_rl.directory) == []
         for container_id in ids:
             form = "{{.State.Status}} {{.State.Pid}}"

@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rootless.cli.logs import parse_moment, parse_tail
 from rootless.containers import log, logview
 from rootless.errors import RlError
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def read_back(file: Path) -> list[logview.Record]:
@@ -303,13 +303,12 @@ def test_log_keeps_every_line_that_was_written_before_a_kill(rl: Rl) -> None:
 def test_follower_loses_and_tears_nothing_when_the_log_is_replaced(rl: Rl, files: str) -> None:
     options = ("--log-opt", "max-size=100k", "--log-opt", f"max-file={files}")
     # It waits for the follower, who has to see all of it, and then writes as fast as it can.
-    script = "read go; seq 1 60000"
+    script = "echo 0; read go; seq 1 60000"
     rl("run", "-d", "-i", "--name", "turned", *options, "alpine", "sh", "-c", script)
     with rl.start("logs", "-f", "turned", stdout=subprocess.PIPE) as follow:
-        while "inotify" not in str(links(follow.pid)):
-            time.sleep(0.02)
-        rl("attach", "turned", input="go\n")
         assert follow.stdout is not None
+        assert follow.stdout.readline() == b"0\n"
+        rl("attach", "turned", input="go\n")
         lines = follow.stdout.read().split()
     assert follow.returncode == 0
     assert lines == [b"%d" % number for number in range(1, 60001)]
@@ -335,18 +334,15 @@ def test_follower_that_stalls_delays_nobody_and_is_told_what_it_missed(rl: Rl) -
         assert follow.stdout.read(1) == b"x"
         rl("attach", "missed", input="go\n")
         assert rl("logs", "-n", "1", "missed").stdout == "20000\n"
-        out, err = follow.communicate(timeout=60)
+        out, err = follow.communicate(timeout=PATIENCE)
     assert follow.returncode == 125
     assert b"written faster than it was read" in err
     assert b"\n20000\n" not in out
     rl("rm", "missed")
 
 
-def links(pid: int) -> list[str]:
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-
-
 def test_follower_stops_at_a_time(rl: Rl) -> None:
     rl("run", "-d", "--name", "timed", "alpine", "sh", "-c", "echo up; sleep 1000")
-    assert rl("logs", "-f", "--since", "1h", "--until", "0s", "timed", timeout=60).stdout == "up\n"
+    wait_until(lambda: rl("logs", "timed").stdout)
+    assert rl("logs", "-f", "--since", "1h", "--until", "0s", "timed").stdout == "up\n"
     rl("rm", "-f", "timed")

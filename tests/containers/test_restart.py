@@ -13,6 +13,7 @@ from rootless.containers.restart import Policy, delay
 from rootless.errors import RlError
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_failing_container_is_started_again_as_often_as_asked(rl: Rl) -> None:
     script = "echo run; exit 3"
     rl("run", "-d", "--name", "failing", "--restart", "on-failure:2", "alpine", "sh", "-c", script)
     with rl.start("logs", "-f", "failing", stdout=subprocess.PIPE) as follow:
-        out, _ = follow.communicate(timeout=60)
+        out, _ = follow.communicate(timeout=PATIENCE)
     assert out == b"run\n" * 3
     form = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"
     assert rl("inspect", "-f", form, "failing").stdout == "exited 3 2\n"

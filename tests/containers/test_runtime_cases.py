@@ -16,6 +16,7 @@ import pytest
 from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 
 def out(rl: Rl, *arguments: str, **options: object) -> str:
@@ -111,7 +112,7 @@ def test_descriptors_that_are_left_open_stay_outside(rl: Rl, service: str) -> No
     command = ("ls", "/proc/self/fd")
     for arguments in ("run", "--rm", "alpine", *command), ("exec", service, *command):
         process = rl.start(*arguments, stdout=subprocess.PIPE, pass_fds=opened)
-        assert process.communicate(timeout=60)[0].split() == [b"0", b"1", b"2", b"3"]
+        assert process.communicate(timeout=PATIENCE)[0].split() == [b"0", b"1", b"2", b"3"]
     for fd in opened:
         os.close(fd)
 
@@ -172,7 +173,7 @@ def test_terminal_of_a_size_that_makes_no_sense_works(
     rl("pull", "-q", debian)
     shown = pexpect.run(
         shlex.join([*rl.command, "run", "--rm", "-it", debian, "stty", "size"]),
-        env=os.environ | rl.environment, encoding="utf-8", timeout=60, dimensions=size,
+        env=os.environ | rl.environment, encoding="utf-8", timeout=PATIENCE, dimensions=size,
     )  # fmt: skip
     assert shown == f"{size[0]} {size[1]}\r\n"
 

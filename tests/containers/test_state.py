@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.support import images
 from tests.support.oci import Layer, tar_of, write_layout
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def running(
             yield process
         finally:
             rl("rm", "-f", name, check=False)
-            process.wait(30)
+            process.wait(PATIENCE)
 
 
 def inspect(rl: Rl, name: str) -> dict[str, Any]:
@@ -46,21 +46,11 @@ def state_of(rl: Rl, name: str) -> dict[str, Any]:
     return state
 
 
-def supervisor_of(rl: Rl, name: str) -> int:
+def recorded(rl: Rl, name: str, which: str) -> int:
+    """Return the process that the state names: init or supervisor."""
     path = rl.root / "containers" / inspect(rl, name)["Id"] / "state.json"
-    pid: int = json.loads(path.read_bytes())["supervisor"]["pid"]
+    pid: int = json.loads(path.read_bytes())[which]["pid"]
     return pid
-
-
-def wait_until_dead(rl: Rl, name: str) -> bool:
-    """Wait until the overlay server has seen the supervisor's death and ended the container."""
-    path = rl.root / "containers" / inspect(rl, name)["Id"] / "state.json"
-    pid = json.loads(path.read_bytes())["init"]["pid"]
-    for _ in range(200):
-        if not os.path.exists(f"/proc/{pid}"):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_running_container_is_listed_with_its_process(rl: Rl) -> None:
@@ -90,9 +80,11 @@ def test_failure_to_start_is_recorded_with_its_reason(rl: Rl) -> None:
 
 def test_container_whose_processes_were_all_killed_is_not_said_to_run(rl: Rl) -> None:
     with running(rl, "orphan") as process:
-        os.kill(supervisor_of(rl, "orphan"), signal.SIGKILL)
-        assert process.wait(30) == 125
-        assert wait_until_dead(rl, "orphan")
+        init = recorded(rl, "orphan", "init")
+        os.kill(recorded(rl, "orphan", "supervisor"), signal.SIGKILL)
+        assert process.wait(PATIENCE) == 125
+        # The overlay server sees the supervisor's death and ends the container.
+        wait_until(lambda: not os.path.exists(f"/proc/{init}"))
         state = state_of(rl, "orphan")
         assert (state["Status"], state["Pid"], state["ExitCode"]) == ("exited", 0, 255)
         assert "supervisor" in state["Error"]
@@ -143,13 +135,11 @@ def test_end_is_seen_though_nobody_reads_the_output(rl: Rl) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == b"up\n"
-        for _ in range(200):
-            if (state := state_of(rl, "unread"))["Status"] != "running":
-                break
-            time.sleep(0.05)
+        wait_until(lambda: state_of(rl, "unread")["Status"] != "running")
+        state = state_of(rl, "unread")
         assert (state["Status"], state["ExitCode"]) == ("exited", 5)
         assert len(process.stdout.read()) == 100000
-        assert process.wait(30) == 5
+        assert process.wait(PATIENCE) == 5
     rl("rm", "unread")
 
 
@@ -170,18 +160,18 @@ def test_reader_that_stalls_delays_nobody(rl: Rl, command: list[str]) -> None:
         rest = process.stdout.read()
         assert len(rest) > 65536
         assert rest == b"y\n" * (len(rest) // 2)
-        assert process.wait(30) == 137
+        assert process.wait(PATIENCE) == 137
 
 
 def test_stopped_supervisor_does_not_make_a_dead_container_live(rl: Rl) -> None:
-    with running(rl, "frozen", "sh", "-c", "echo up; sleep 0.5") as process:
-        supervisor = supervisor_of(rl, "frozen")
+    with running(rl, "frozen") as process:
+        supervisor = recorded(rl, "frozen", "supervisor")
         os.kill(supervisor, signal.SIGSTOP)
-        time.sleep(1)
-        assert state_of(rl, "frozen")["Status"] == "exited"
+        os.kill(recorded(rl, "frozen", "init"), signal.SIGKILL)
+        wait_until(lambda: state_of(rl, "frozen")["Status"] == "exited")
         os.kill(supervisor, signal.SIGCONT)
-        assert process.wait(30) == 0
-        assert state_of(rl, "frozen")["ExitCode"] == 0
+        assert process.wait(PATIENCE) == 137
+        assert state_of(rl, "frozen")["ExitCode"] == 137
 
 
 def test_running_container_is_removed_only_by_force(rl: Rl) -> None:
@@ -190,14 +180,14 @@ def test_running_container_is_removed_only_by_force(rl: Rl) -> None:
         assert done.returncode != 0
         assert "is running" in done.stderr
         assert rl("rm", "-f", "busy").stdout == "busy\n"
-        assert process.wait(30) == 128 + signal.SIGKILL
+        assert process.wait(PATIENCE) == 128 + signal.SIGKILL
         assert "no such container" in rl("inspect", "busy", check=False).stderr.lower()
 
 
 def test_stop_lets_the_command_end_by_itself(rl: Rl) -> None:
     with running(rl, "polite") as process:
         assert rl("stop", "polite").stdout == "polite\n"
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
         assert state_of(rl, "polite")["Status"] == "exited"
         # Once more is no error, as in docker.
         assert rl("stop", "polite").stdout == "polite\n"
@@ -207,7 +197,7 @@ def test_stop_kills_what_does_not_end(rl: Rl) -> None:
     deaf = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
     with running(rl, "deaf", *deaf) as process:
         rl("stop", "-t", "0", "deaf")
-        assert process.wait(30) == 128 + signal.SIGKILL
+        assert process.wait(PATIENCE) == 128 + signal.SIGKILL
 
 
 def test_stop_sends_the_signal_that_the_image_names(
@@ -225,7 +215,7 @@ def test_stop_sends_the_signal_that_the_image_names(
         assert process.stdout.readline() == b"up\n"
         rl("stop", "signalled")
         assert process.stdout.readline() == b"int\n"
-        assert process.wait(30) == 7
+        assert process.wait(PATIENCE) == 7
     rl("rmi", name)
 
 

@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 PROMPT = "READY> "
 
@@ -24,7 +25,7 @@ def shell(rl: Rl, *options: str) -> Iterator[pexpect.spawn[str]]:
     command += ["-e", f"PS1={PROMPT}", *options, "alpine", "sh"]
     terminal: pexpect.spawn[str] = pexpect.spawn(
         command[0], command[1:], env=os.environ | rl.environment, encoding="utf-8",
-        timeout=30, dimensions=(33, 101), echo=True,
+        timeout=PATIENCE, dimensions=(33, 101), echo=True,
     )  # fmt: skip
     try:
         terminal.expect(PROMPT)
@@ -76,7 +77,7 @@ def test_exit_code_comes_through_and_the_terminal_is_as_before(rl: Rl) -> None:
         f"sh -c {shlex.quote(script)}",
         env=os.environ | rl.environment,
         encoding="utf-8",
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert str(said).split("\r\n")[-3:-1] == ["code 5", "same"]
 
@@ -106,7 +107,7 @@ def named(rl: Rl) -> Iterator[str]:
 def spawn(rl: Rl, *arguments: str) -> pexpect.spawn[str]:
     return pexpect.spawn(
         rl.command[0], list(arguments), env=os.environ | rl.environment, encoding="utf-8",
-        timeout=30,
+        timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -144,8 +145,8 @@ def test_command_nobody_types_to_goes_on_after_our_terminal_is_gone(rl: Rl) -> N
         assert end_with_terminal(first) == 129
         again = spawn(rl, "attach", name)
         again.setwinsize(40, 120)
-        while rl("exec", name, "sh", "-c", "stty size </dev/console").stdout != "40 120\n":
-            pass
+        size = ("exec", name, "sh", "-c", "stty size </dev/console")
+        wait_until(lambda: rl(*size).stdout == "40 120\n")
         assert end_with_terminal(again) == 129
         assert rl("inspect", "-f", "{{.State.Status}}", name).stdout == "running\n"
 
@@ -160,8 +161,7 @@ def test_command_that_prints_goes_on_after_its_terminal_is_gone(rl: Rl) -> None:
             os.close(slave)
             assert os.read(master, 1)
             os.close(master)
-            assert process.wait(30) == 129
+            assert process.wait(PATIENCE) == 129
         assert rl("inspect", "-f", "{{.State.Status}}", name).stdout == "running\n"
         before = rl("logs", "--tail", "1", name).stdout
-        while rl("logs", "--tail", "1", name).stdout == before:
-            pass
+        wait_until(lambda: rl("logs", "--tail", "1", name).stdout != before)

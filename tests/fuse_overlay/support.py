@@ -128,7 +128,7 @@ def mounted(
     at.mkdir(exist_ok=True)
     options = [mount_options(lowers, upper, work) + extra, os.environ.get(MOUNT_OPTIONS, "")]
     command = [sys.executable, "-m", "fuse_overlay", "-o", ",".join(options), str(at)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     try:
         yield at
     finally:

@@ -93,7 +93,7 @@ def test_sqlite_keeps_every_row_of_several_processes(tmp_path: Path, journal: st
     lower.close()
     insert = (
         "import sqlite3, sys\n"
-        "db = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)\n"
+        "db = sqlite3.connect(sys.argv[1], timeout=600, isolation_level=None)\n"
         "for n in range(100):\n"
         "    db.execute('insert into t values (?, ?, ?)', (int(sys.argv[2]), n, 'y' * 500))\n"
     )

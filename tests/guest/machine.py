@@ -28,7 +28,7 @@ def rl(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=env,
     )
     if check and done.returncode:
@@ -76,8 +76,7 @@ def left() -> list[str]:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that has to come."""
-    for _ in range(600):
-        if true():
-            return
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.05)
-    raise AssertionError("it did not come")

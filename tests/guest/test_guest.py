@@ -46,7 +46,7 @@ def test_all_that_is_to_be_shown_in_the_guest_with_cgroups(cgroups: str, directo
     # Its sources cannot be written there, where hypothesis would.
     script = 'cd "$RL_GUEST_PREFIX/src/tests/guest" && pytest -v -p no:hypothesispytest "$@"'
     done = guest(
-        "--seconds", "800", "--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split()
+        "--seconds", "3000", "--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split()
     )
     print(done.stdout)  # noqa: T201 - pytest shows it where this fails
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,7 @@ from tests.support import leaks, oci
 from tests.support.oci import Layer, tar_of
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 OCI = "application/vnd.oci.image"
 
@@ -492,7 +493,7 @@ def test_three_layers_are_fetched_at_once_and_no_more(lying: Lying, fresh_rl: Rl
             order = sum("/blobs/" in path for path in seen)
             seen.append(request.path)
         if order < 3:
-            three.wait(60)
+            three.wait(PATIENCE)
             time.sleep(0.2)  # in which a fourth would come
         with lock:
             # It is over before the client can know it.
@@ -529,12 +530,9 @@ def test_a_layer_is_unpacked_while_the_rest_of_it_is_still_on_the_way(
 
 
 def appears(condition: Callable[[], bool]) -> bool:
-    """Wait until something is so, a minute at most."""
-    for _ in range(6000):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
+    """Wait until something is so."""
+    wait_until(condition)
+    return True
 
 
 # When it is stopped
@@ -550,7 +548,7 @@ def stuck(lying: Lying, fresh_rl: Rl) -> Iterator[Lying]:
     def stop(request: Request) -> None:
         request.begin(200, len(archive))
         request.send(archive[: len(archive) // 2])
-        over.wait(600)
+        over.wait()
 
     lying.instead = {layer["digest"]: stop}
     yield lying

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -22,25 +21,26 @@ from tests.networks.support import (
 )
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 PROGRAMS = ("pasta", "slirp4netns")
 CLIENT = """
 import socket
 try:
-    print(socket.create_connection((%r, %d), timeout=5).makefile().read(), end="")
+    print(socket.create_connection((%r, %d), timeout=%r).makefile().read(), end="")
 except OSError as error:
     print(error)
 """
 
 
-def reach(rl: Rl, address: str, port: int, *options: str) -> str:
-    """Return what a container gets from a port, or why it got nothing."""
-    client = ("/usr/bin/python3", "-c", CLIENT % (address, port))
+def reach(rl: Rl, address: str, port: int, *options: str, seconds: float = PATIENCE) -> str:
+    """Return what a container gets from a port within ``seconds``, or why it got nothing."""
+    client = ("/usr/bin/python3", "-c", CLIENT % (address, port, seconds))
     return out(rl, *PYTHON, *options, "alpine", *client)
 
 
 def out(rl: Rl, *arguments: str) -> str:
-    return rl("run", "--rm", *arguments, timeout=60).stdout
+    return rl("run", "--rm", *arguments).stdout
 
 
 class Greeter:
@@ -89,7 +89,8 @@ def test_container_reaches_the_host_by_name_from_an_address_of_its_own(
 def test_loopback_of_the_host_is_out_of_reach(rl: Rl, program: str) -> None:
     with Greeter("127.0.0.1") as port:
         for address in ("127.0.0.1", "10.0.2.2", "10.0.2.3", "10.0.2.100", HOST):
-            assert "hello" not in reach(rl, address, port, "--network", program)
+            answer = reach(rl, address, port, "--network", program, seconds=2)
+            assert "hello" not in answer
     assert helpers(rl) == []
 
 
@@ -150,7 +151,7 @@ def test_without_what_forbids_it_the_trick_works(rl: Rl) -> None:
         options = ("--cap-add", "NET_ADMIN", "-e", "PATH=/usr/bin:/bin")
         out(rl, *PYTHON, *options, "alpine", "sh", "-c", undo, SNEAK % port)
         for heard in (listening, listening6):
-            heard.settimeout(30)
+            heard.settimeout(PATIENCE)
             assert heard.recv(100) == b"got you"
 
 
@@ -232,9 +233,7 @@ def test_restart_policy_brings_the_network_back(rl: Rl) -> None:
     with server(rl, "--restart", "always", "-p", "127.0.0.1::80") as name:
         (helper,) = helpers(rl)
         os.kill(helper, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while helpers(rl) in ([], [helper]) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: helpers(rl) not in ([], [helper]))
         wait_until_up(rl, name, 2)
         assert ask("127.0.0.1", published(rl, name))
 

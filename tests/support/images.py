@@ -6,11 +6,11 @@ kept in a cache. Used by the fixtures.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.machinery
 import importlib.util
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -62,22 +62,22 @@ def debian(cache: Path) -> Path:
     if layout.exists():
         return layout
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        work = Path(scratch)
-        made = work / "layout"
+    with (cache / "debian.lock").open("a") as lock, tempfile.TemporaryDirectory(dir=cache) as work:
+        # One session makes it, the others wait for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if layout.exists():
+            return layout
+        made = Path(work) / "layout"
         write_layout(
             made,
             [
-                Layer(_bootstrap(work, suite, sources, options), "gzip"),
+                Layer(_bootstrap(Path(work), suite, sources, options), "gzip"),
                 Layer(tar_of(_additions(options)), "zstd"),
                 Layer(tar_of(_removals()), "none"),
             ],
             {"Env": [PATH, "DEBIAN_FRONTEND=noninteractive"], "Cmd": ["bash"]},
         )
-        try:
-            made.rename(layout)
-        except OSError:  # another session was first
-            shutil.rmtree(made)
+        made.rename(layout)
     return layout
 
 
@@ -86,7 +86,7 @@ def _bootstrap(work: Path, suite: str, sources: list[Path], options: list[str]) 
     # Devices cannot be made without root, and a container brings its own /dev.
     command = ["mmdebstrap", "--mode=unshare", "--variant=minbase", "--quiet", "--skip=output/dev"]
     command.append("--include=" + ",".join(PACKAGES))
-    command += [f"--aptopt={option}" for option in options]
+    command += [f"--aptopt={option}" for option in ('Acquire::Retries "5"', *options)]
     subprocess.run(
         [*command, suite, str(archive), *map(str, sources)],
         check=True,

@@ -38,7 +38,7 @@ def mounts(directory: Path) -> list[str]:
     return [line for line in lines if directory.name in line]
 
 
-def wait_for_none(directory: Path, seconds: float = 10) -> list[str]:
+def wait_for_none(directory: Path, seconds: float = 60) -> list[str]:
     """Return the processes and mounts that are still there when ``seconds`` have passed."""
     deadline = time.monotonic() + seconds
     while (left := processes(directory) + mounts(directory)) and time.monotonic() < deadline:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -17,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE, wait_until
+
+_LISTENING = re.compile(rb"listening on (127\.0\.0\.1:\d+)")
 _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/[0-9.]+" (\d+) ')
 
 
@@ -43,11 +45,10 @@ class Registry:
         # our own is there, those answered before are there too.
         mark = f"/v2/?mark={time.monotonic_ns()}"
         _get(f"http://{self.host}{mark}")
-        while mark not in (text := self.log.read_text(errors="replace")):
-            time.sleep(0.01)
+        wait_until(lambda: f'"GET {mark} ' in self.log.read_text(errors="replace"))
         return [
             " ".join(match.groups())
-            for match in _REQUEST.finditer(text)
+            for match in _REQUEST.finditer(self.log.read_text(errors="replace"))
             if "/v2/?mark=" not in match[2]
         ]
 
@@ -56,22 +57,21 @@ class Registry:
 def serve(directory: Path) -> Iterator[Registry]:
     """Serve the images under ``directory`` (made when absent) until the context is left."""
     directory.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
     configuration = {
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": False}},
+        # So it says which port it has got.
+        "log": {"level": "info", "accesslog": {"disabled": False}},
         "storage": {
             "filesystem": {"rootdirectory": str(directory / "storage")},
             "delete": {"enabled": True},
         },
-        "http": {"addr": host},
+        "http": {"addr": "127.0.0.1:0"},
     }
     # JSON is YAML.
     (directory / "config.yml").write_text(json.dumps(configuration))
     log = directory / "log"
     with log.open("ab") as output:
+        before = output.tell()
         server = subprocess.Popen(
             ["docker-registry", "serve", str(directory / "config.yml")],
             stdin=subprocess.DEVNULL,
@@ -80,24 +80,26 @@ def serve(directory: Path) -> Iterator[Registry]:
             cwd=directory,
         )
     try:
-        _wait_until_it_answers(server, host, log)
-        yield Registry(host, directory, log)
+        yield Registry(_address(server, log, before), directory, log)
     finally:
         server.terminate()
         server.wait()
 
 
-def _wait_until_it_answers(server: subprocess.Popen[bytes], host: str, log: Path) -> None:
-    for _ in range(3000):
-        with contextlib.suppress(OSError):
-            return _get(f"http://{host}/v2/")
-        if server.poll() is not None:
-            break
-        time.sleep(0.01)
-    raise RuntimeError(f"docker-registry does not answer on {host}: {log.read_text()}")
+def _address(server: subprocess.Popen[bytes], log: Path, before: int) -> str:
+    """Return the HOST:PORT that a server listens on, which its log tells after byte ``before``."""
+
+    def said() -> re.Match[bytes] | None:
+        assert server.poll() is None, f"docker-registry ended: {log.read_text()}"
+        return _LISTENING.search(log.read_bytes(), before)
+
+    wait_until(said)
+    found = said()
+    assert found is not None
+    return found[1].decode()
 
 
 def _get(url: str) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(url, timeout=10) as response:
+    with direct.open(url, timeout=PATIENCE) as response:
         response.read()
