@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.fuse_overlay.made import Made
 from tests.fuse_overlay.support import MOUNT_OPTIONS, close_user_namespace
 
 
@@ -30,3 +32,8 @@ def umask() -> Iterator[None]:
 def either_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Try a test with our own loop and with pyfuse3."""
     monkeypatch.setenv(MOUNT_OPTIONS, request.param)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return Made(tmp_path)

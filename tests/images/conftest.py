@@ -1,0 +1,45 @@
+"""Fixtures of the tests of images."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rootless.images import answers
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once, and reach loopback without a proxy."""
+    monkeypatch.setattr(answers, "FIRST_WAIT", 0.001)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file with a key and a self-signed certificate for 127.0.0.1."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+        f"-subj /CN=test -addext subjectAltName=IP:127.0.0.1 -keyout {file} -out {file}.crt",
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    with file.open("ab") as both:
+        both.write(Path(f"{file}.crt").read_bytes())
+    return str(file)
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """Return a host where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
