@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from rootless.images import answers
+from rootless.images.store import ImageStore
+from rootless.kernel import userns
+from rootless.trees import remove_tree
+from tests.images import fake
+from tests.images.pulling import Lying
 
 
 @pytest.fixture
@@ -43,3 +48,17 @@ def dead() -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
+def lying(tmp_path: Path) -> Iterator[Lying]:
+    behaviour = Lying(tmp_path / "lying")
+    with fake.serve(behaviour) as server:
+        behaviour.host = server.host
+        yield behaviour
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ImageStore]:
+    yield ImageStore(tmp_path / "root")
+    userns.call(remove_tree, tmp_path / "root")
