@@ -28,6 +28,9 @@ _CLONE_NEWUSER = 0x10000000
 MOUNT_OPTIONS = "RL_TEST_MOUNT_OPTIONS"
 """The environment variable for options that every mount of ours is to have."""
 
+either_server = pytest.mark.usefixtures("either_server")
+"""The mark of a test that both servers have to pass."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _holder: subprocess.Popen[bytes] | None = None
 
@@ -112,6 +115,12 @@ def layers(directory: Path, *names: str) -> list[Path]:
     for path in made:
         path.mkdir(parents=True)
     return made
+
+
+def low_upper_work(directory: Path) -> tuple[Path, Path, Path]:
+    """Make the directories of an overlay with one lower layer."""
+    low, upper, work = layers(directory, "low", "upper", "work")
+    return low, upper, work
 
 
 def mount_options(lowers: Sequence[Path], upper: Path | None, work: Path | None) -> str:

@@ -6,12 +6,10 @@ tried instead. What fails is shrunk to a short program, which is printed.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,195 +24,29 @@ from hypothesis.stateful import (
 )
 
 from fuse_overlay.syscalls import FALLOC_FL_KEEP_SIZE, RENAME_EXCHANGE, RENAME_NOREPLACE
-from tests.fuse_overlay import operations
-from tests.fuse_overlay.operations import (
-    ACLS,
-    CAPABILITY,
-    LONG_AGO,
-    Directory,
-    Fifo,
-    Layer,
-    Link,
-    Node,
-    Object,
-    Regular,
-    Repeated,
-    Seen,
-    Symlink,
-    Whiteout,
+from tests.fuse_overlay import generated, operations
+from tests.fuse_overlay.generated import Layer
+from tests.fuse_overlay.operations import Node, Seen
+from tests.fuse_overlay.side import Side
+from tests.fuse_overlay.strategies import (
+    ATTRIBUTES,
+    DATA,
+    DIRECTORY_MODES,
+    FILE_MODES,
+    LAYERS,
+    OFFSETS,
+    OPEN_FLAGS,
+    PATHS,
+    SLOTS,
+    TARGETS,
+    TIMES,
+    USERS,
 )
-from tests.fuse_overlay.support import in_namespace, kernel_mounted, mounted
+from tests.fuse_overlay.support import in_namespace
 
 _EXAMPLES = 160
 _STEPS = 80
 _PUNCH_HOLE = 2
-
-_NAMES = ("abcd", "abc", "ab")
-_PATHS = [[*_NAMES[0]]]
-for _names in _NAMES[1:]:
-    _PATHS.append([f"{parent}/{name}" for parent in _PATHS[-1] for name in _names])
-
-PATHS = st.one_of(*(st.sampled_from(paths) for paths in _PATHS))
-USERS = st.sampled_from([0, 0, 0, 77])
-SLOTS = st.integers(0, 2)
-OFFSETS = st.sampled_from([0, 1, 5, 100, 4095, 4096, 5000, 70_000, 1_100_000])
-DATA = st.sampled_from(
-    [b"x", b"hello", b"\0" * 10, Repeated(b"page", 1024), Repeated(b"long ", 20_000)]
-)
-FILE_MODES = st.sampled_from([0o644, 0o600, 0o666, 0o4755, 0o2755, 0o6777, 0o2666, 0o000])
-DIRECTORY_MODES = st.sampled_from([0o755, 0o777, 0o700, 0o2775, 0o1777, 0o000])
-TARGETS = st.sampled_from(["a", "b", "a/b", "c/a", "nowhere"])
-ATTRIBUTES = st.sampled_from(
-    [
-        ("user.one", b"1"),
-        ("user.one", b""),
-        ("user.two", b"two" * 50),
-        ("security.capability", CAPABILITY),
-        ("system.posix_acl_access", ACLS[0]),
-        ("system.posix_acl_access", ACLS[1]),
-        ("system.posix_acl_default", ACLS[0]),
-        ("system.posix_acl_default", ACLS[1]),
-    ]
-)
-TIMES = st.sampled_from([None, LONG_AGO + 1, LONG_AGO + 10**9])
-OPEN_FLAGS = st.sampled_from(
-    [
-        os.O_RDONLY,
-        os.O_RDWR,
-        os.O_WRONLY | os.O_APPEND,
-        os.O_RDWR | os.O_CREAT,
-        os.O_RDWR | os.O_CREAT | os.O_EXCL,
-        os.O_RDWR | os.O_TRUNC,
-        os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-        os.O_RDWR | os.O_TMPFILE,
-        os.O_RDONLY | os.O_DIRECTORY,
-    ]
-)
-
-_regular = st.builds(
-    Regular,
-    data=st.sampled_from(
-        [
-            (),
-            ((0, b"lower"),),
-            ((0, b"start"), (70_000, b"end")),
-            ((3, b"x" * 9000),),
-            ((0, b"large"), (1_200_000, b"end")),  # copied by a thread
-        ]
-    ),
-    size=st.sampled_from([0, 0, 200_000]),
-    mode=FILE_MODES,
-    owner=st.sampled_from([0, 77, 5]),
-    attributes=st.sampled_from(
-        [
-            (),
-            (("user.one", b"lower"),),
-            (("security.capability", CAPABILITY),),
-            (("system.posix_acl_access", ACLS[0]),),
-        ]
-    ),
-)
-_directory = st.builds(
-    Directory,
-    mode=DIRECTORY_MODES,
-    owner=st.sampled_from([0, 77]),
-    opaque=st.sampled_from([False, False, False, True]),
-    attributes=st.sampled_from(
-        [(), (), (("user.one", b"lower"),), (("system.posix_acl_default", ACLS[0]),)]
-    ),
-)
-_object: st.SearchStrategy[Object] = st.one_of(
-    _regular,
-    _directory,
-    _directory,
-    st.builds(Symlink, TARGETS, owner=st.sampled_from([0, 77])),
-    st.builds(Fifo, FILE_MODES, owner=st.sampled_from([0, 77])),
-    st.builds(Whiteout),
-    st.builds(Link, PATHS),
-)
-LAYERS = st.lists(st.dictionaries(PATHS, _object, max_size=12), min_size=2, max_size=3)
-
-
-class Side:
-    """One of the two mounts, and what is open there."""
-
-    def __init__(self, lowers: list[Path], directory: Path, *, ours: bool) -> None:
-        self.lowers = lowers
-        self.ours = ours
-        self.upper, self.work, self.at = (directory / name for name in ("upper", "work", "at"))
-        for path in (self.upper, self.work, self.at):
-            path.mkdir(parents=True)
-        os.utime(self.upper, ns=(LONG_AGO, LONG_AGO))
-        self.handles: dict[int, int] = {}
-        self._root = -1
-        self._shown = self.upper
-        self._mount = ExitStack()
-
-    def mount(self, of: Side | None = None) -> None:
-        """Mount our own upper directory or that of the other side."""
-        of = of or self
-        self._shown = of.upper
-        mount = mounted if self.ours else kernel_mounted
-        self._mount.enter_context(mount(self.lowers, of.upper, of.work, self.at))
-        self._root = os.open(self.at, os.O_RDONLY | os.O_CLOEXEC)
-
-    def unmount(self) -> None:
-        for fd in self.handles.values():
-            os.close(fd)
-        self.handles.clear()
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
-        os.chdir("/")
-        self._mount.close()
-
-    def do(self, user: int, function: Callable[..., object], *arguments: object) -> object:
-        """Do something in the mount. Returns the result, or the error's name."""
-        os.fchdir(self._root)
-        try:
-            return operations.as_user(user, function, *arguments)
-        except OSError as error:
-            return errno.errorcode[error.errno or 0]
-
-    def do_open(self, user: int, slot: int, function: Callable[..., int], *args: object) -> object:
-        """Let a function open something in a slot."""
-        self.close(slot)
-        opened = self.do(user, function, *args)
-        if not isinstance(opened, int):
-            return opened
-        self.handles[slot] = opened
-        return "open"
-
-    def do_with(self, slot: int, function: Callable[..., object], *arguments: object) -> object:
-        """Do something with what is open in a slot."""
-        fd = self.handles.get(slot)
-        return "closed" if fd is None else self.do(0, function, fd, *arguments)
-
-    def close(self, slot: int) -> None:
-        fd = self.handles.pop(slot, None)
-        if fd is not None:
-            os.close(fd)
-
-    def look(self, path: str, *, follow: bool = False) -> Seen | str:
-        found = self.do(0, operations.follow if follow else operations.look, path)
-        assert isinstance(found, Seen | str)
-        return found
-
-    def is_upper(self, path: str) -> bool:
-        """Whether what a path leads to lies in the upper directory."""
-        found = os.path.relpath(os.path.realpath(self.at / path), self.at)
-        return os.path.lexists(self._shown / found)
-
-    def tree(self) -> dict[str, Node]:
-        os.fchdir(self._root)
-        return operations.tree(None if self.ours else self._shown)
-
-    def numbers(self) -> dict[str, int]:
-        os.fchdir(self._root)
-        return operations.numbers()
-
-    def has_directory_open(self) -> bool:
-        return any(stat.S_ISDIR(os.fstat(fd).st_mode) for fd in self.handles.values())
 
 
 class Machine(RuleBasedStateMachine):
@@ -232,16 +64,16 @@ class Machine(RuleBasedStateMachine):
     @initialize(layers=LAYERS)
     def layers(self, layers: list[Layer]) -> None:
         self._kernel = Side(
-            operations.build(self._directory / "kernel", layers),
+            generated.build(self._directory / "kernel", layers),
             self._directory / "kernel",
             ours=False,
         )
         self._ours = Side(
-            operations.build(self._directory / "ours", layers), self._directory / "ours", ours=True
+            generated.build(self._directory / "ours", layers), self._directory / "ours", ours=True
         )
         side = self._kernel
         spare = self._directory / "spare"
-        operations.unite_links(side.lowers, side.upper, side.work, side.at, spare)
+        generated.unite_links(side.lowers, side.upper, side.work, side.at, spare)
         os.umask(0o22)
         self._kernel.mount()
         self._ours.mount()
