@@ -13,14 +13,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.containers.support import out
 from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
 from tests.support.waiting import PATIENCE
-
-
-def out(rl: Rl, *arguments: str, **options: object) -> str:
-    return rl("run", "--rm", *arguments, **options).stdout  # type: ignore[arg-type]
 
 
 def mount_flags(table: str) -> dict[str, set[str]]:
