@@ -10,41 +10,25 @@ import contextlib
 import os
 import select
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from rootless.cgroups import resources as limits
 from rootless.cgroups import tree
-from rootless.cgroups.place import CONTROLLERS, Way, mount_point, own_cgroup
+from rootless.cgroups.budget import Budget, keep, keep_in_slice
+from rootless.cgroups.place import CONTROLLERS, Way, bus, mount_point, own_cgroup
 from rootless.errors import RlError
 from rootless.files import read_text
 
-# Below a cgroup that was delegated to us: all our containers, and what was there before.
-_ALL: Final = "rl"
+# Below a cgroup that was delegated to us, beside our containers: what was there before.
 _OTHERS: Final = "rl-others"
 
-# A server's caches grow with the directories that a container makes, but not for ever.
-_SERVERS_MEMORY: Final = 1 << 30
-# It is one thread that works, most of the time.
-_SERVERS_CPU: Final = "100000 100000"
+# A server's caches grow with the directories that a container makes, but not for ever. And it is
+# one thread that works, most of the time.
+_SERVERS_LIMITS: Final = {"memory.max": str(1 << 30), "cpu.max": "100000 100000"}
+_SERVERS_NEED: Final = frozenset(file.partition(".")[0] for file in _SERVERS_LIMITS)
 
-
-class Budget(NamedTuple):
-    """What all containers of the user may have together; None is no limit."""
-
-    memory: int | None = None
-    cpus: float | None = None
-    pids: int | None = None
-
-    def resources(self) -> limits.Resources:
-        """Return it as config.json would have it."""
-        found: dict[str, dict[str, int]] = {}
-        if self.memory is not None:
-            found["memory"] = {"limit": self.memory}
-        if self.cpus is not None:
-            found["cpu"] = {"quota": int(self.cpus * 100000), "period": 100000}
-        if self.pids is not None:
-            found["pids"] = {"limit": self.pids}
-        return found
+# Other containers come and go at the same time.
+_ATTEMPTS: Final = 20
 
 
 class Group:
@@ -94,6 +78,7 @@ class Group:
     def leave(self) -> None:
         """Remove it. systemd does that with its own, when we have ended."""
         if tree.is_scope(self.path):
+            _drop_reservation(self.path)
             return
         parent = os.path.dirname(os.path.dirname(self.path))
         for place in (self._origin, f"{parent}/{_OTHERS}", parent):
@@ -111,22 +96,43 @@ def apply(path: str, resources: limits.Resources) -> None:
     for setting in limits.settings(resources):
         target = path if setting.shared else tree.leaf(path)
         _write(f"{target}/{setting.file}", setting.value)
-        if setting.file == "cpu.max":
-            _write(f"{path}/{tree.SERVERS}/cpu.max", _SERVERS_CPU)
+    shared = {one.file: one.value for one in limits.settings(resources) if one.shared}
+    socket = bus(os.getuid())
+    if shared and socket is not None and tree.is_scope(path):
+        from rootless.cgroups import systemd
+
+        with systemd.connected(socket) as manager:
+            manager.keep(os.path.basename(path), shared)
+    if "memory.low" in shared:
+        from rootless.cgroups import reservation
+
+        reservation.pass_up(path, socket)
 
 
 def _write(file: str, value: str) -> None:
+    name = os.path.basename(file)
     try:
         tree.write(file, value)
     except FileNotFoundError:
-        name = os.path.basename(file)
-        # A kernel without swap has no limit for it, and needs none; the rest it has to have.
-        if not name.startswith("memory.swap."):
-            raise RlError(f"this kernel has no {name}, which the limit needs") from None
+        # A kernel without swap has no limit for it, and needs none. Of the two weights of a
+        # device one is enough. The rest it has to have.
+        if name.startswith(("memory.swap.", "io.bfq.")) or (
+            name == "io.weight" and os.path.exists(f"{os.path.dirname(file)}/io.bfq.weight")
+        ):
+            return
+        raise RlError(f"this kernel has no {name}, which the limit needs") from None
     except OSError as error:
-        raise RlError(
-            f"the kernel refuses {value!r} for {os.path.basename(file)}: {error.strerror}"
-        ) from None
+        raise RlError(f"the kernel refuses {value!r} for {name}: {error.strerror}") from None
+
+
+def _drop_reservation(scope: str) -> None:
+    from rootless.cgroups import reservation
+
+    # The container has ended; what is left too high protects nobody.
+    if reservation.reserves(scope):
+        with contextlib.suppress(OSError, RlError):
+            reservation.drop(scope)
+            reservation.pass_up(scope, bus(os.getuid()))
 
 
 def available(path: str) -> set[str]:
@@ -162,13 +168,13 @@ def make(
     *,
     parent: str | None,
     needed: set[str],
-    budget: Budget,
+    budget: Budget | None,
     announce: Callable[[str], None],
 ) -> Group:
     """Make a cgroup and move the processes into it; RlError where that fails.
 
-    ``parent`` is what --cgroup-parent says. ``announce`` is told the path before
-    there is anything that a crash could leave behind.
+    ``parent`` is what --cgroup-parent says; there is no ``budget`` then. ``announce`` is told the
+    path before there is anything that a crash could leave behind.
     """
     origin = f"{mount_point()}{own_cgroup('self')}".rstrip("/")
     try:
@@ -176,12 +182,15 @@ def make(
             group = Group(_scope(way.bus, container_id, pids, parent, budget), origin)
             announce(group.path)
         else:
-            top = _inside(way.parent, parent) if parent else f"{way.parent}/{_ALL}"
+            top = _inside(way.parent, parent) if parent else f"{way.parent}/{tree.ALL}"
             group = Group(f"{top}/{container_id}", origin)
             announce(group.path)
-            _chain(way.parent, group.path, needed)
-            if not parent:
-                _limit(top, budget)
+            _chain(way.parent, group.path, needed | (budget.controllers() if budget else set()))
+            if budget is not None:
+                if missing := budget.controllers() - available(top):
+                    said = explain_missing(missing)
+                    raise RlError(f"the budget of the configuration cannot be kept: {said}")
+                keep(top, budget)
         _settle(group.path, pids)
     except OSError as error:
         raise RlError(f"cannot make a cgroup: {error.strerror} ({error.filename})") from None
@@ -189,7 +198,7 @@ def make(
 
 
 def _scope(
-    bus: str, container_id: str, pids: Sequence[int], parent: str | None, budget: Budget
+    bus: str, container_id: str, pids: Sequence[int], parent: str | None, budget: Budget | None
 ) -> str:
     from rootless.cgroups import systemd
 
@@ -203,16 +212,10 @@ def _scope(
         description = f"container {container_id[:12]}"
         service = own_service(own_cgroup("self"), os.getuid())
         manager.start_scope(name, description, pids, parent or systemd.SLICE, service)
-        properties: list[tuple[str, tuple[str, int]]] = []
-        if budget.memory is not None:
-            properties.append(("MemoryMax", ("t", budget.memory)))
-        if budget.cpus is not None:
-            properties.append(("CPUQuotaPerSecUSec", ("t", int(budget.cpus * 1000000))))
-        if budget.pids is not None:
-            properties.append(("TasksMax", ("t", budget.pids)))
-        if properties and parent is None:
-            manager.limit(systemd.SLICE, properties)
-    return f"{mount_point()}{own_cgroup('self')}"
+        path = f"{mount_point()}{own_cgroup('self')}"
+        if budget is not None:
+            keep_in_slice(manager, systemd.SLICE, os.path.dirname(path), budget)
+    return path
 
 
 def own_service(cgroup: str, uid: int) -> str | None:
@@ -233,16 +236,24 @@ def _inside(top: str, parent: str) -> str:
 
 def _chain(top: str, path: str, needed: set[str]) -> None:
     """Make the cgroups from ``top`` down to ``path``, each of which shares all it has out."""
-    if needed - shared(top) and _occupied(top):
+    # The servers of every container have limits, where there is a controller.
+    wanted = needed | (_SERVERS_NEED & available(top))
+    if wanted - shared(top) and _occupied(top):
         _evacuate(top)
     _share(top)
     names = os.path.relpath(path, top).split("/")
-    for count in range(1, len(names) + 1):
-        directory = "/".join([top, *names[:count]])
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory)
-        if count < len(names):
-            _share(directory)
+    for attempt in range(_ATTEMPTS):
+        try:
+            for count in range(1, len(names) + 1):
+                directory = "/".join([top, *names[:count]])
+                tree.make(directory)
+                if count < len(names):
+                    _share(directory)
+            break
+        except FileNotFoundError:
+            # The last container took the cgroup along, in which ours is going to be.
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _share(directory: str) -> None:
@@ -287,13 +298,6 @@ def _settle(path: str, pids: Sequence[int]) -> None:
     for pid in pids:
         tree.write(f"{servers}/cgroup.procs", str(pid))
     _share(path)
-    with contextlib.suppress(OSError):
-        tree.write(f"{servers}/memory.max", str(_SERVERS_MEMORY))
-
-
-def _limit(path: str, budget: Budget) -> None:
-    missing = limits.controllers(budget.resources()) - available(path)
-    if missing:
-        raise RlError(f"the budget of the configuration cannot be kept: {explain_missing(missing)}")
-    for setting in limits.settings(budget.resources()):
-        _write(f"{path}/{setting.file}", setting.value)
+    for file, value in _SERVERS_LIMITS.items():
+        with contextlib.suppress(OSError):  # no controller, no such file
+            tree.write(f"{servers}/{file}", value)

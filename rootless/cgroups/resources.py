@@ -62,7 +62,9 @@ def _memory(memory: Mapping[str, int]) -> list[Setting]:
         rest = "max" if swap < 0 else str(swap - max(limit or 0, 0))
         found.append(Setting("memory.swap.max", rest))
     if "reservation" in memory:
-        found.append(Setting("memory.low", str(memory["reservation"])))
+        # None is protected by more than what is above it.
+        low = str(memory["reservation"])
+        found += [Setting("memory.low", low, shared=True), Setting("memory.low", low)]
     return found
 
 
@@ -87,6 +89,8 @@ def _pids(pids: Mapping[str, int]) -> list[Setting]:
 def _io(block: Mapping[str, Any]) -> list[Setting]:
     found = []
     if weight := block.get("weight"):
+        # Of the two ways of the kernel to share a device out, each has a weight of its own.
+        found.append(Setting("io.bfq.weight", f"default {bfq_weight(weight)}", shared=True))
         found.append(Setting("io.weight", f"default {io_weight(weight)}", shared=True))
     for field, key in _DEVICE_LIMITS.items():
         found += [
@@ -108,3 +112,9 @@ def cpu_weight(shares: int) -> int:
 def io_weight(weight: int) -> int:
     """Return 1…10000 for a blkio weight of 10…1000."""
     return 1 + (weight - 10) * 9999 // 990
+
+
+def bfq_weight(weight: int) -> int:
+    """Return 1…1000, as systemd does of an io.weight, of which 100 is normal for both."""
+    found = io_weight(weight)
+    return found if found <= 100 else 100 + (found - 100) * 900 // 9900

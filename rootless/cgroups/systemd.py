@@ -6,7 +6,7 @@ that we made below, when the last process has gone. Called by ``group``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # All containers of the user are below it.
 SLICE: Final = "rl.slice"
+
+# The files of a scope that systemd thinks of as its own, though it is delegated; and their names.
+_KEPT: Final = {"cpu.weight": "CPUWeight", "io.weight": "IOWeight", "memory.low": "MemoryLow"}
 
 _TIMEOUT_SECONDS: Final = 30.0
 
@@ -66,12 +69,34 @@ class Systemd:
         """Set properties of a unit until the next boot."""
         self._call("SetUnitProperties", "sba(sv)", unit, True, list(properties))
 
+    def keep(self, unit: str, files: Mapping[str, str]) -> None:
+        """Tell systemd what a unit's cgroup holds, which it would set anew whenever it reloads."""
+        numbers = {_KEPT[file]: int(files[file].split()[-1]) for file in files.keys() & _KEPT}
+        if numbers:
+            self.limit(unit, [(name, ("t", number)) for name, number in numbers.items()])
+
     def control_group(self) -> str:
         """Return the manager's own cgroup, which all that it delegates is below."""
+        return str(self._property(_manager(), "ControlGroup"))
+
+    def has_file(self, unit: str) -> bool:
+        """Tell whether somebody has written a file for a unit."""
+        return bool(self._property(self._unit(unit), "FragmentPath"))
+
+    def drop_ins(self, unit: str) -> list[str]:
+        """Return the files that change a unit, those of ``limit`` among them."""
+        return list(self._property(self._unit(unit), "DropInPaths"))
+
+    def _unit(self, name: str) -> Any:
+        from jeepney import DBusAddress
+
+        (path,) = self._call("LoadUnit", "s", name)
+        return DBusAddress(path, bus_name=_INTERFACE, interface=f"{_INTERFACE}.Unit")
+
+    def _property(self, target: Any, name: str) -> Any:
         from jeepney import Properties
 
-        reply = self._send(Properties(_manager()).get("ControlGroup"))
-        return str(reply[0][1])
+        return self._send(Properties(target).get(name))[0][1]
 
     def _call(self, method: str, signature: str, *arguments: object) -> tuple[Any, ...]:
         from jeepney import new_method_call

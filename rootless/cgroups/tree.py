@@ -20,6 +20,11 @@ from rootless.files import read_text
 
 CONTAINER = "container"
 SERVERS = "servers"
+# All containers of the user, below a cgroup that was delegated to us.
+ALL = "rl"
+
+# What we made says so. Linux has these attributes since 5.7.
+_MARK = "user.rl.made"
 
 # For a kernel to freeze or to end what was killed.
 _PATIENCE_SECONDS = 10.0
@@ -122,15 +127,42 @@ def remove(path: str) -> bool:
     return not os.path.isdir(path)
 
 
+def make(path: str) -> None:
+    """Make a cgroup that goes with the last container below it; one that is there stays."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+        with contextlib.suppress(OSError):
+            os.setxattr(path, _MARK, b"1")
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether we made this cgroup."""
+    try:
+        return os.path.basename(path) == ALL or bool(os.getxattr(path, _MARK))
+    except OSError:
+        return False
+
+
 def sweep(path: str) -> None:
     """End and remove what the supervisor of a container left, which was killed."""
     if os.path.isdir(path):
+        from rootless.cgroups import reservation
+
         kill(path)
         # Its scopes are systemd's to remove; it would not know that we did.
-        if not is_scope(path) and remove(path):
-            with contextlib.suppress(OSError):
-                # The last of them all takes the common parent along.
-                os.rmdir(os.path.dirname(path))
+        if is_scope(path):
+            return
+        reserved = reservation.reserves(path)
+        if not remove(path):
+            return
+        if reserved:
+            reservation.pass_up(path)
+        # The last of them all takes along what we made for it.
+        parent = os.path.dirname(path)
+        with contextlib.suppress(OSError):
+            while is_ours(parent):
+                os.rmdir(parent)
+                parent = os.path.dirname(parent)
 
 
 def admit(path: str, pid: int, socket: str | None) -> None:

@@ -30,6 +30,11 @@ def create(settings: Settings, /, **values: Any) -> None:
     image = find_or_pull(settings.root, values)
     container = make(settings.root, wanted, image)
     warn(warnings(wanted, image))
+    if wanted.limits is not None:
+        from rootless.containers.cgroup import undelegated
+
+        if refused := undelegated(wanted.limits):
+            warn([f"container {container.name} cannot be started yet: {refused}"])
     if cidfile is not None:
         write_cidfile(cidfile, container.id)
     click.echo(container.id)

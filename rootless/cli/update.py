@@ -44,7 +44,9 @@ def update(
                 raise RlError(f"container {container.name} is removed when it ends (--rm)")
             store.update(container, restart=restart)
         if given:
-            cgroup.update(store, container, limits.changed(cgroup.limits_of(container), given))
+            wanted = limits.changed(cgroup.limits_of(container), given)
+            if refused := cgroup.update(store, container, wanted):
+                complain(f"warning: container {container.name} cannot be started yet: {refused}")
         if changes != quota.Disk() and not disk.update(store, container, changes):
             complain(
                 f"warning: container {container.name} was started without a disk limit: it has "

@@ -19,7 +19,8 @@ from rootless.errors import RlError
 from rootless.values import as_dict
 
 if TYPE_CHECKING:
-    from rootless.cgroups.group import Budget, Group
+    from rootless.cgroups.budget import Budget
+    from rootless.cgroups.group import Group
 
 # The kernel's: a millisecond of each 100, and its PID_MAX_LIMIT.
 _LEAST: Final = 0.01
@@ -60,7 +61,7 @@ def make(container: Container, pids: list[int], placed: Callable[[str], None]) -
             pids,
             parent=limits.cgroup_parent or None,
             needed=needed,
-            budget=_budget(),
+            budget=_budget() if not limits.cgroup_parent else None,
             announce=placed,
         )
     except RlError:
@@ -80,7 +81,7 @@ def _budget() -> Budget:
 
 def budget_of(given: Mapping[str, Any]) -> Budget:
     """Read [budget]; RlError for what no kernel could enforce."""
-    from rootless.cgroups.group import Budget
+    from rootless.cgroups.budget import Budget
     from rootless.sizes import parse_size
 
     if unknown := given.keys() - {"memory", "cpus", "pids"}:
@@ -124,10 +125,29 @@ def to_apply(container: Container) -> dict[str, Any]:
     return resources_of(limits_of(container))
 
 
-def update(store: ContainerStore, container: Container, limits: Limits) -> None:
-    """Let these limits be in force: now, if the container runs, and for later runs."""
-    path = container.state.cgroup
-    if container.state.status == "running":
+def undelegated(limits: Limits) -> str:
+    """Say what a start with these limits would be refused for now, "" if nothing."""
+    needed = resources.controllers(resources_of(limits))
+    if limits.cgroups == "disabled" or not (needed or limits.cgroup_parent):
+        return ""
+    from rootless.cgroups import delegation
+    from rootless.cgroups.group import explain_missing
+
+    way = place.find()
+    try:
+        missing = needed - delegation.controllers(way)
+    except RlError as error:
+        return str(error)
+    return explain_missing(missing, way) if missing or way.kind == "none" else ""
+
+
+def update(store: ContainerStore, container: Container, limits: Limits) -> str:
+    """Let these limits be in force: now, if the container runs, and for later runs.
+
+    Return what keeps it from being started with them, "" if nothing does.
+    """
+    path, running = container.state.cgroup, container.state.status == "running"
+    if running:
         from rootless.cgroups import group
 
         if not path:
@@ -138,6 +158,7 @@ def update(store: ContainerStore, container: Container, limits: Limits) -> None:
         group.apply(path, resources_of(limits))
     store.update(container, limits=as_dict(limits))
     announce(container, "update")
+    return "" if running else undelegated(limits)
 
 
 def _why_without(limits: Limits) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rootless.cgroups.group import Budget
+from rootless.cgroups.budget import Budget
 from rootless.containers.cgroup import budget_of
 from rootless.errors import RlError
 

@@ -37,6 +37,12 @@ def test_a_guest_that_does_not_end_is_killed() -> None:
     assert "out of time" in done.stderr
 
 
+def test_a_guest_that_does_not_start_is_no_success_of_its_command() -> None:
+    done = guest("--memory", "8M", "true")
+    assert done.returncode == 125
+    assert "the guest ended before its command did" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cgroups", "directories"),

@@ -189,8 +189,9 @@ def test_stats_tell_what_the_container_and_its_servers_use() -> None:
         assert " ".join(rest) == "/ 64MiB 0B / 0B 1 2.1MB"
 
 
-def test_the_container_and_its_servers_are_apart() -> None:
-    with running("apart", "-m", "32m", "--cpus", "0.5", IMAGE, "sleep", "1000") as cgroup:
+@pytest.mark.parametrize("limits", [[], ["-m", "32m", "--cpus", "0.5"]])
+def test_the_container_and_its_servers_are_apart_and_both_limited(limits: list[str]) -> None:
+    with running("apart", *limits, IMAGE, "sleep", "1000") as cgroup:
         servers = cgroup.parent / "servers"
         names = {
             Path(f"/proc/{pid}/comm").read_text().strip()
@@ -263,5 +264,30 @@ def test_a_budget_holds_for_all_containers_together() -> None:
             assert (together / "pids.max").read_text() == "40\n"
             assert (together / "cpu.max").read_text() == "50000 100000\n"
             assert rl("exec", "one", *(HOG + "128M").split(), check=False).returncode == 137
+            # What the configuration has no more does not go on.
+            config.write_text("[budget]\npids = 50\n")
+            with running("two", IMAGE, "sleep", "1000"):
+                assert (together / "memory.max").read_text() == "max\n"
+                assert (together / "pids.max").read_text() == "50\n"
+                assert (together / "cpu.max").read_text() == "max 100000\n"
+            config.unlink()
+            rl("run", "--rm", IMAGE, "true")
+            assert (together / "pids.max").read_text() == "max\n"
     finally:
-        config.unlink()
+        config.unlink(missing_ok=True)
+
+
+def test_a_reservation_is_kept_all_the_way_down_to_the_container() -> None:
+    mib = 1 << 20
+
+    def reserved(*cgroups: Path) -> list[int]:
+        return [int((one / "memory.low").read_text()) // mib for one in cgroups]
+
+    with running("one", "--memory-reservation", "16m", IMAGE, "sleep", "1000") as one:
+        together = one.parent.parent
+        assert reserved(one, one.parent, together) == [16, 16, 16]
+        with running("two", "--memory-reservation", "8m", IMAGE, "sleep", "1000") as two:
+            assert reserved(two, two.parent, together) == [8, 8, 24]
+            rl("update", "--memory-reservation", "12m", "two")
+            assert reserved(two, two.parent, together) == [12, 12, 28]
+        wait_until(lambda: reserved(together) == [16])

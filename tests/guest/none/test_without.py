@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.guest.machine import IMAGE, rl
+from tests.guest.machine import IMAGE, inspect, rl
 
 
 def test_a_container_runs_and_sees_a_cgroup_tree_that_begins_with_itself() -> None:
@@ -26,6 +26,25 @@ def test_a_limit_is_refused_with_what_the_administrator_can_do(
     assert "loginctl enable-linger guest" in done.stderr
     assert done.stderr.count("\n") == 1
     assert rl("run", "--rm", option, "--cgroups=disabled", IMAGE, "true").returncode == 0
+
+
+def test_a_container_with_a_limit_can_be_made_and_changed_but_not_started() -> None:
+    done = rl("create", "--name", "later", "-m", "64m", IMAGE, "true")
+    try:
+        assert "warning: container later cannot be started yet: limits need" in done.stderr
+        assert "Delegate=memory" in done.stderr
+        done = rl("update", "--cpus", "0.5", "later")
+        assert done.stdout == "later\n"
+        assert "warning: container later cannot be started yet: limits need" in done.stderr
+        assert inspect("later")["HostConfig"]["NanoCpus"] == 500000000
+        done = rl("start", "later", check=False)
+        assert done.returncode == 125
+        assert "Delegate=cpu memory" in done.stderr
+    finally:
+        rl("rm", "-f", "later")
+    done = rl("create", "--cgroups", "disabled", "-m", "64m", IMAGE, "true")
+    assert "cannot be started" not in done.stderr
+    rl("rm", done.stdout.strip())
 
 
 def test_a_cgroup_parent_is_refused_without_naming_controllers() -> None:

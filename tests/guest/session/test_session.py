@@ -18,7 +18,14 @@ def test_info_says_that_systemd_does_it() -> None:
 
 
 def test_each_container_is_a_scope_in_one_slice() -> None:
-    with running("web", IMAGE, "sleep", "1000") as leaf:
+    limits = ["--cpu-shares", "2048", "--memory-reservation", "8m", "-m", "64m"]
+    limits += ["--device-write-bps", "/dev/ubda:1gb"]
+    with running("web", *limits, IMAGE, "sleep", "1000") as leaf:
+        files = [
+            *(leaf.parent / name for name in ("cpu.weight", "memory.low", "io.max")),
+            leaf / "memory.max",
+        ]
+        before = [file.read_text() for file in files]
         assert leaf.parent.name.startswith("rl-")
         assert leaf.parent.name.endswith(".scope")
         assert leaf.parent.parent.name == "rl.slice"
@@ -26,9 +33,11 @@ def test_each_container_is_a_scope_in_one_slice() -> None:
             ["systemctl", "--user", "is-active", leaf.parent.name], check=False, capture_output=True
         )
         assert done.stdout == b"active\n"
-        # The scope stays, also when systemd is told to look at its units anew.
+        # The scope stays, also when systemd is told to look at its units anew, and its limits do.
         subprocess.run(["systemctl", "--user", "daemon-reload"], check=True)
         assert cgroup("web") == leaf
+        rl("run", "--rm", "-m", "64m", "--cpu-shares", "9", IMAGE, "true")
+        assert [file.read_text() for file in files] == before
 
 
 def test_su_and_cron_which_set_no_variables_have_limits_as_well() -> None:
