@@ -6,7 +6,7 @@ Pure: from a store's Container to rows and to a dictionary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +89,18 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
 def shown_status(container: Container) -> str:
     """Return the status in one word; a paused container runs as well."""
     return "paused" if container.paused else container.state.status
+
+
+# What `rl ps --sort` goes by; the size is not the view's to know.
+ORDERS: Final[Mapping[str, Callable[[Container], Any]]] = {
+    "command": lambda container: container.config["process"]["args"],
+    "created": lambda container: container.created,
+    "id": lambda container: container.id,
+    "image": lambda container: container.extra.image,
+    "names": lambda container: container.name,
+    "runningfor": lambda container: container.state.started_at or "",
+    "status": shown_status,
+}
 
 
 def status(container: Container, now: datetime) -> str:

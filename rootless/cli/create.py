@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from rootless.cli.flags import FlagCommand
-from rootless.cli.run import check_cidfile, find_or_pull, make_request, run, warn, write_cidfile
+from rootless.cli.run import (
+    check_cidfile,
+    find_or_pull,
+    make_request,
+    remove_named,
+    run,
+    warn,
+    write_cidfile,
+)
 from rootless.cli.settings import Settings, pass_settings
 
 _NOT_HERE = ("detach", "detach_keys", "sig_proxy")
@@ -28,6 +36,8 @@ def create(settings: Settings, /, **values: Any) -> None:
     if cidfile is not None:
         check_cidfile(cidfile)
     image = find_or_pull(settings.root, values)
+    if values["replace"]:
+        remove_named(settings.root, wanted.name)
     container = make(settings.root, wanted, image)
     warn(warnings(wanted, image))
     if wanted.limits is not None:

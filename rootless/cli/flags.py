@@ -32,6 +32,12 @@ class FlagCommand(click.Command):
         """Parse the arguments, those in Docker's other forms too."""
         try:
             return super().parse_args(ctx, list(self._plain(args, ctx.allow_interspersed_args)))
+        except click.NoSuchOption as error:
+            # Without the spellings that nobody types.
+            typed = [name for name in error.possibilities or () if "\0" not in name]
+            raise click.NoSuchOption(
+                error.option_name, error.message, typed, error.ctx or ctx
+            ) from None
         except click.UsageError as error:
             # click's parser does not always say which command's use is wrong.
             error.ctx = error.ctx or ctx

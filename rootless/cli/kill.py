@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 @click.option("-s", "--signal", default="KILL", show_default=True, help="The signal to send.")
 @several.containers("All that run.", running=True)
 @pass_settings
-def kill(settings: Settings, signal: str, everything: bool, names: tuple[str, ...]) -> int:
+def kill(
+    settings: Settings,
+    signal: str,
+    everything: bool,
+    cidfiles: tuple[str, ...],
+    names: tuple[str, ...],
+) -> int:
     """Send a signal to containers."""
     from rootless.cli.report import for_each
     from rootless.containers import stop
@@ -27,7 +33,7 @@ def kill(settings: Settings, signal: str, everything: bool, names: tuple[str, ..
 
     store = ContainerStore(settings.root)
     number = stop.parse_signal(signal)
-    names = several.chosen(store, names, everything=everything, wanted=_runs)
+    names = several.chosen(store, names, cidfiles, everything=everything, wanted=_runs)
 
     def kill_one(name: str) -> None:
         container = store.get(name)

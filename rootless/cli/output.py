@@ -20,7 +20,12 @@ _GAP: Final = 3
 
 
 def render(
-    rows: Sequence[Row], titles: Mapping[str, Any], default: Sequence[str], template: str | None
+    rows: Sequence[Row],
+    titles: Mapping[str, Any],
+    default: Sequence[str],
+    template: str | None,
+    *,
+    heading: bool = True,
 ) -> str:
     r"""Return the lines for ``rows``, whose fields ``titles`` names as the header does.
 
@@ -38,7 +43,7 @@ def render(
         row_template = Template(template.removeprefix("table").lstrip(" "))
         lines = [row_template.render_header(dict(titles))]
         lines += [row_template.render(_printable(row)) for row in rows]
-        return table(lines)
+        return table(lines if heading else lines[1:])
     row_template = Template(template)
     return "".join(row_template.render(row) + "\n" for row in rows)
 

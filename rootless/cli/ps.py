@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 @click.option("-s", "--size", is_flag=True, help="Show how much they have written.")
 @click.option("-l", "--latest", is_flag=True, help="Show the one made last.")
 @click.option("-n", "--last", type=int, default=-1, metavar="N", help="Show the N made last.")
+@click.option(
+    "--sort",
+    type=click.Choice(
+        ["command", "created", "id", "image", "names", "runningfor", "size", "status"]
+    ),
+    help="In this order, instead of the newest first.",
+)
+@click.option("--noheading", is_flag=True, help="Leave out the heading of the table.")
 @click.option("--format", "template", metavar="FORMAT", help='"json", "table …" or a Go template.')
 @click.option(
     "-f",
@@ -43,6 +51,8 @@ def ps(
     size: bool,
     latest: bool,
     last: int,
+    sort: str | None,
+    noheading: bool,
     template: str | None,
     conditions: tuple[str, ...],
 ) -> None:
@@ -50,6 +60,7 @@ def ps(
     from rootless.cli import container_view
     from rootless.cli.output import render
     from rootless.cli.selection import choose
+    from rootless.containers.changes import sizes
 
     root = settings.root
     containers, all_states = choose(root, conditions)
@@ -59,6 +70,11 @@ def ps(
     elif not everything and not all_states:
         alive = ("running", "restarting")
         containers = [container for container in containers if container.state.status in alive]
+    if sort == "size":
+        written = sizes(containers)
+        containers.sort(key=lambda container: written[container.id])
+    elif sort:
+        containers.sort(key=container_view.ORDERS[sort])
     now = datetime.now(UTC)
     rows = [
         container_view.row(container, truncate=not no_trunc, now=now) for container in containers
@@ -69,7 +85,8 @@ def ps(
         columns += ("Size",)
     if quiet and not template:
         template = "{{.ID}}"
-    click.echo(render(rows, container_view.TITLES, columns, template), nl=False)
+    shown = render(rows, container_view.TITLES, columns, template, heading=not noheading)
+    click.echo(shown, nl=False)
 
 
 def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None:

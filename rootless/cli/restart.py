@@ -14,7 +14,11 @@ from rootless.cli.settings import Settings, pass_settings
 @several.containers("All, whether they run or not.", running=False)
 @pass_settings
 def restart(
-    settings: Settings, seconds: int | None, everything: bool, names: tuple[str, ...]
+    settings: Settings,
+    seconds: int | None,
+    everything: bool,
+    cidfiles: tuple[str, ...],
+    names: tuple[str, ...],
 ) -> int:
     """Stop containers and start them again."""
     from rootless.cli.report import for_each
@@ -24,7 +28,7 @@ def restart(
     from rootless.containers.store import ContainerStore
 
     store = ContainerStore(settings.root)
-    names = several.chosen(store, names, everything=everything)
+    names = several.chosen(store, names, cidfiles, everything=everything)
 
     def restart_one(name: str) -> None:
         container = store.get(name)

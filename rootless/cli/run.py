@@ -52,7 +52,11 @@ _STREAMS: Final = ("stdin", "stdout", "stderr")
 )
 @looking.options
 @process.options
-@click.option("--entrypoint", metavar="PROGRAM", help="Replace the image's entrypoint.")
+@click.option(
+    "--entrypoint",
+    metavar="PROGRAM",
+    help="Replace the image's entrypoint; a JSON list is one with arguments.",
+)
 @life.options
 @storage.options
 @network.options
@@ -121,8 +125,10 @@ def _attached(values: Mapping[str, Any]) -> frozenset[str]:
 
 def _make(root: Path, wanted: requests.Request, launch: Launch, values: Mapping[str, Any]) -> str:
     """Have the container made, of an image that is fetched if it has to be; return its ID."""
-    if values["pull"] == "always" or values["platform"]:
+    if values["pull"] == "always" or values["platform"] or values["replace"]:
         find_or_pull(root, values)
+    if values["replace"]:
+        remove_named(root, wanted.name)
     try:
         made = launch.create(root, wanted)
     except ImageNotFound:
@@ -169,6 +175,16 @@ def write_cidfile(path: str, container_id: str) -> None:
             file.write(container_id)
     except OSError as error:
         raise RlError(f"cannot write the container ID file {path}: {error.strerror}") from None
+
+
+def remove_named(root: Path, name: str | None) -> None:
+    """Remove the container of exactly that name, if there is one, running or not."""
+    from rootless.containers.remove import remove
+    from rootless.containers.store import ContainerStore
+
+    for container in ContainerStore(root).list():
+        if container.name == name:
+            remove(root, container, force=True)
 
 
 def _unpacked(root: Path, name: str, image: Image, *, quiet: bool) -> Image:

@@ -12,13 +12,16 @@ from rootless.cli.settings import Settings, pass_settings
 @click.command(cls=FlagCommand)
 @click.option("-s", "--signal", help="The signal to send first.")
 @several.patience
+@several.ignore
 @several.containers("All that run.", running=True)
 @pass_settings
 def stop(
     settings: Settings,
     signal: str | None,
     seconds: int | None,
+    ignore: bool,
     everything: bool,
+    cidfiles: tuple[str, ...],
     names: tuple[str, ...],
 ) -> int:
     """Stop containers.
@@ -32,7 +35,12 @@ def stop(
     store = ContainerStore(settings.root)
     number = None if signal is None else stopping.parse_signal(signal)
     names = several.chosen(
-        store, names, everything=everything, wanted=lambda container: container.active
+        store,
+        names,
+        cidfiles,
+        everything=everything,
+        wanted=lambda container: container.active,
+        ignore=ignore,
     )
 
     def stop_one(name: str) -> None:

@@ -218,13 +218,25 @@ def _command(request: Request, image: ImageConfig) -> tuple[tuple[str, ...], tup
     if request.entrypoint is None:
         entrypoint, command = tuple(image.entrypoint), request.command or tuple(image.cmd)
     else:
-        entrypoint = (request.entrypoint,) if request.entrypoint else ()
+        entrypoint = _entrypoint(request.entrypoint)
         command = request.command
     if not entrypoint + command:
         raise RlError(
             f"no command specified: the image {request.image} has no default command, so add one"
         )
     return entrypoint, command
+
+
+def _entrypoint(text: str) -> tuple[str, ...]:
+    """Read --entrypoint: a program, or as in Podman a JSON list of it and its arguments."""
+    if text.startswith("["):
+        try:
+            words = json.loads(text)
+        except ValueError:
+            words = None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return tuple(words)
+    return (text,) if text else ()
 
 
 def _process(

@@ -54,3 +54,10 @@ def test_a_flag_may_have_a_value_before_the_first_argument(line: str, shown: str
 )
 def test_what_is_neither_true_nor_false_is_refused(line: str) -> None:
     assert CliRunner().invoke(show, line.split()).exit_code == 2
+
+
+def test_a_mistake_is_answered_by_spellings_that_can_be_typed() -> None:
+    output = CliRunner().invoke(show, ["--rmi"]).output
+    assert "--rm" in output
+    assert "\0" not in output
+    assert "\\x00" not in output

@@ -13,6 +13,7 @@ from rootless.errors import RlError
 
 options = together(
     click.option("--name", metavar="NAME", help="Name the container."),
+    click.option("--replace", is_flag=True, help="Remove the container that has the name."),
     click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it ends."),
     click.option(
         "-l", "--label", multiple=True, metavar="NAME[=VALUE]", help="Label the container."
@@ -55,6 +56,8 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     from rootless.containers.restart import Policy
     from rootless.containers.stop import parse_signal
 
+    if values["replace"] and not values["name"]:
+        raise RlError("--replace removes the container that has the name: give it with --name")
     if values["stop_signal"] is not None:
         parse_signal(values["stop_signal"])
     if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
