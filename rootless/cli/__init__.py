@@ -204,6 +204,9 @@ def execute(arguments: Sequence[str]) -> int:
         if instruction := os.environ.get("_RL_COMPLETE"):
             from click.shell_completion import shell_complete
 
+            from rootless.cli import bash
+
+            bash.register()
             return shell_complete(group, {"obj": settings}, "rl", "_RL_COMPLETE", instruction)
         # Not click's own main: it ends silently on any broken pipe, our own ones included.
         with group.make_context("rl", list(arguments), obj=settings) as context:

@@ -1,4 +1,4 @@
-"""What the shell's completion offers for the names of images, containers, volumes and networks.
+"""What the shell's completion offers: names of what there is, and values of options.
 
 Read when a key is pressed: what cannot be read is not offered, and never an error.
 """
@@ -15,7 +15,67 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from click.shell_completion import CompletionItem
+
+    from rootless.containers.store import Container
+
+    Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+# Values of options
+
 _MODES: Final = ("bridge", "host", "none", "pasta", "private", "slirp4netns")
+
+
+def words(*offered: str) -> Completion:
+    """Return what completes one of a few words."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+        return [word for word in offered if word.startswith(incomplete)]
+
+    return complete
+
+
+def keys(*offered: str) -> Completion:
+    """Return what completes the key of a KEY=VALUE."""
+    return words(*(f"{key}=" for key in offered))
+
+
+def container_filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return what containers can be chosen by, as far as it begins so."""
+    from rootless.cli.container_view import FILTERS
+
+    return keys(*FILTERS)(ctx, param, incomplete)
+
+
+def image_filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return what images can be chosen by, as far as it begins so."""
+    from rootless.cli.image_view import FILTERS
+
+    return keys(*FILTERS)(ctx, param, incomplete)
+
+
+policies = words("no", "on-failure", "always", "unless-stopped")
+
+
+def signals(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of signals that begin so, with or without SIG."""
+    from signal import Signals
+
+    prefix = "SIG" if incomplete.upper().startswith("SIG") else ""
+    names = [prefix + number.name.removeprefix("SIG") for number in Signals]
+    return [name for name in names if name.startswith(incomplete.upper())]
+
+
+def capabilities(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of capabilities that begin so, and ALL."""
+    from rootless.kernel.capabilities import NAMES
+
+    names = ["ALL", *(name.removeprefix("CAP_") for name in NAMES)]
+    return [name for name in names if name.startswith(incomplete.upper())]
+
+
+# Names
 
 
 def images(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
@@ -25,12 +85,36 @@ def images(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def containers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the names of containers that begin so."""
-    return _offered(ctx, incomplete, _container_names)
+    return _offered(ctx, incomplete, _names)
 
 
 def running(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """Return the names of containers that run and begin so."""
-    return _offered(ctx, incomplete, _running_names)
+    return _offered(ctx, incomplete, lambda root: _names(root, lambda one: one.active))
+
+
+def idle(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of containers that do not run and begin so."""
+    return _offered(ctx, incomplete, lambda root: _names(root, lambda one: not one.active))
+
+
+def paused(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Return the names of containers that are paused and begin so."""
+    return _offered(ctx, incomplete, lambda root: _names(root, lambda one: one.paused))
+
+
+def copied(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Return ends of a copy that begin so: CONTAINER:PATH; files of the host are the shell's."""
+    from click.shell_completion import CompletionItem
+
+    name, colon, path = incomplete.partition(":")
+    if incomplete.startswith(("/", ".", "~")):
+        return [CompletionItem(incomplete, type="file")]
+    if colon:
+        ends = _offered(ctx, incomplete, lambda root: _paths(root, name, path))
+    else:
+        ends = _offered(ctx, incomplete, lambda root: [f"{one}:" for one in _names(root)])
+    return [CompletionItem(end) for end in ends] or [CompletionItem(incomplete, type="file")]
 
 
 def volumes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
@@ -47,6 +131,14 @@ def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
     """Return what --network takes that begins so."""
     known = [name for name in _MODES if name.startswith(incomplete)]
     return known + networks(ctx, param, incomplete)
+
+
+def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what may be mounted and begins so: volumes, and files of the host."""
+    from click.shell_completion import CompletionItem
+
+    found = [CompletionItem(f"{name}:") for name in volumes(ctx, param, incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
 
 
 def both(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -76,16 +168,21 @@ def _image_names(root: Path) -> list[str]:
     return sorted(short.union(reference.familiar for reference in tagged))
 
 
-def _container_names(root: Path) -> list[str]:
+def _names(root: Path, wanted: Callable[[Container], bool] = lambda _: True) -> list[str]:
     from rootless.containers.store import ContainerStore
 
-    return sorted(container.name for container in ContainerStore(root).list())
+    return sorted(container.name for container in ContainerStore(root).list() if wanted(container))
 
 
-def _running_names(root: Path) -> list[str]:
+def _paths(root: Path, name: str, path: str) -> list[str]:
+    """Return what is in a directory of a container that runs."""
+    from rootless.containers import copy
     from rootless.containers.store import ContainerStore
 
-    return sorted(container.name for container in ContainerStore(root).list() if container.active)
+    container = ContainerStore(root).get(name)
+    directory = path[: path.rfind("/") + 1]
+    found = copy.names(root, container, directory or "/") if container.active else []
+    return [f"{name}:{directory}{one}" for one in found]
 
 
 def _volume_names(root: Path) -> list[str]:

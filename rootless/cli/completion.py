@@ -21,6 +21,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print what click makes for the whole command line."""
     from click.shell_completion import get_completion_class
 
+    from rootless.cli import bash
+
+    bash.register()
     script = get_completion_class(shell)
     assert script is not None
     click.echo(script(ctx.find_root().command, {}, "rl", "_RL_COMPLETE").source())

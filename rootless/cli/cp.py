@@ -6,6 +6,7 @@ import os
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
@@ -16,8 +17,8 @@ from rootless.cli.settings import Settings, pass_settings
     "-L", "--follow-link", is_flag=True, help="Copy what SOURCE leads to, if it is a symbolic link."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Do not say how much was copied.")
-@click.argument("source", metavar="CONTAINER:SOURCE|SOURCE|-")
-@click.argument("target", metavar="CONTAINER:TARGET|TARGET|-")
+@click.argument("source", metavar="CONTAINER:SOURCE|SOURCE|-", shell_complete=complete.copied)
+@click.argument("target", metavar="CONTAINER:TARGET|TARGET|-", shell_complete=complete.copied)
 @pass_settings
 def cp(
     settings: Settings, archive: bool, follow_link: bool, quiet: bool, source: str, target: str

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
@@ -23,6 +24,7 @@ _FILTERS = ("container", "daemon", "event", "image", "label", "network", "scope"
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete.keys(*_FILTERS),
     help="Show some, by container, event, image, label, network, type, volume.",
 )
 @click.option("--format", "template", metavar="FORMAT", help='"json" or a Go template.')

@@ -21,6 +21,7 @@ from rootless.cli.settings import Settings, pass_settings
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete.image_filters,
     help="Show some: reference=PATTERN, dangling=BOOL, label=NAME[=VALUE].",
 )
 @click.argument("name", required=False, shell_complete=complete.images)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rootless.cli import several
+from rootless.cli import complete, several
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=FlagCommand)
-@click.option("-s", "--signal", default="KILL", show_default=True, help="The signal to send.")
+@click.option(
+    "-s",
+    "--signal",
+    default="KILL",
+    show_default=True,
+    shell_complete=complete.signals,
+    help="The signal to send.",
+)
 @several.containers("All that run.", running=True)
 @pass_settings
 def kill(

@@ -31,7 +31,7 @@ def pause(settings: Settings, names: tuple[str, ...]) -> int:
 
 @click.command(cls=FlagCommand)
 @click.argument(
-    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.running
+    "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.paused
 )
 @pass_settings
 def unpause(settings: Settings, names: tuple[str, ...]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete.container_filters,
     help="Show some, by ancestor, before, exited, health, id, label, name, network, "
     "restart-policy, should-start-on-boot, since, status, volume.",
 )

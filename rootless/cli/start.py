@@ -32,9 +32,10 @@ _PAUSED: Final = "cannot start a paused container, try unpause instead"
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete.container_filters,
     help="Which of all, as in rl ps: restart-policy=always, should-start-on-boot=true.",
 )
-@click.argument("names", metavar="CONTAINER...", nargs=-1, shell_complete=complete.containers)
+@click.argument("names", metavar="CONTAINER...", nargs=-1, shell_complete=complete.idle)
 @pass_settings
 def start(
     settings: Settings,

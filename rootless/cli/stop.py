@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from rootless.cli import several
+from rootless.cli import complete, several
 from rootless.cli.flags import FlagCommand
 from rootless.cli.settings import Settings, pass_settings
 
 
 @click.command(cls=FlagCommand)
-@click.option("-s", "--signal", help="The signal to send first.")
+@click.option("-s", "--signal", shell_complete=complete.signals, help="The signal to send first.")
 @several.patience
 @several.ignore
 @several.containers("All that run.", running=True)

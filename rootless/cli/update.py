@@ -15,7 +15,12 @@ from rootless.cli.settings import Settings, pass_settings
 @click.command(cls=FlagCommand)
 @limits.changeable
 @storage.disk_limit
-@click.option("--restart", metavar="POLICY", help="When they are started again, as in rl run.")
+@click.option(
+    "--restart",
+    metavar="POLICY",
+    shell_complete=complete.policies,
+    help="When they are started again, as in rl run.",
+)
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
 )

@@ -61,6 +61,7 @@ def create(
     "conditions",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete.keys("dangling", "driver", "label", "name"),
     help="Show some, by dangling, driver, label, name.",
 )
 @pass_settings

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import posixpath
 import resource
 import signal
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from rootless.containers.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls
 from rootless.values import as_dict
 
+_MOST_NAMES: Final = 300
 Kind = Literal["directory", "file", "missing"]
 
 
@@ -52,6 +54,11 @@ class Carrier:
     def look_at_target(self, path: str) -> Found:
         """Return what is where the copy is to go, links followed."""
         return Found(**self._ask({"target": path}))
+
+    def names(self, path: str) -> list[str]:
+        """Return what a directory holds, directories with a ``/``; of a very large one not all."""
+        found: list[str] = self._ask({"list": path})["names"]
+        return found
 
     def pack(self, name: str, sink: int, *, exact: bool) -> None:
         """Begin to write the source to ``sink``, as ``name``, see `pack`."""
@@ -158,6 +165,8 @@ def _send_namespace(channel: Channel) -> None:
 def _answer(tree: _Tree, question: Mapping[str, Any], fds: list[int]) -> dict[str, Any]:
     if "source" in question:
         return as_dict(tree.open_source(question["source"], follow=question["follow"]))
+    if "list" in question:
+        return {"names": tree.names(question["list"])}
     if "target" in question:
         return as_dict(tree.open_target(question["target"]))
     if "pack" in question:
@@ -194,6 +203,18 @@ class _Tree:
         self.source = self._open(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         directory = stat.S_ISDIR(os.fstat(self.source).st_mode)
         return Found("directory" if directory else "file", "")
+
+    def names(self, path: str) -> list[str]:
+        directory = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(directory) as entries:
+                # No more than a message takes.
+                some = itertools.islice(entries, _MOST_NAMES)
+                return sorted(
+                    f"{one.name}{'/' * one.is_dir(follow_symlinks=False)}" for one in some
+                )
+        finally:
+            os.close(directory)
 
     def open_target(self, path: str) -> Found:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

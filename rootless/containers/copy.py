@@ -126,6 +126,12 @@ def export(root: Path, container: Container, sink: int) -> None:
     announce(container, "export")
 
 
+def names(root: Path, container: Container, directory: str) -> list[str]:
+    """Return what a directory of a container holds, looked up inside its root."""
+    with view.opened(container, _layers(root, container)) as carriers:
+        return carriers[0].names(directory)
+
+
 def _open(
     root: Path, source: End, target: End, options: Options, cleanup: contextlib.ExitStack
 ) -> tuple[Carrier | None, Carrier | None]:

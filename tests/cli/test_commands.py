@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.support.oci import Layer, tar_of, write_layout
@@ -86,7 +87,7 @@ def test_a_template_with_digests_shows_them_unasked(rl: Rl, one: str) -> None:
 def test_images_to_run_and_containers_to_stop_are_completed(
     rl: Rl, one: str, line: str, found: list[str]
 ) -> None:
-    words = {"COMP_WORDS": line, "COMP_CWORD": "2", "_RL_COMPLETE": "bash_complete"}
+    words = {"COMP_LINE": line, "_RL_COMPLETE": "bash_complete"}
     offered = rl(env=words).stdout.split()
     assert [choice.partition(",")[2] for choice in offered] == found
 
@@ -264,14 +265,60 @@ def test_info_says_what_is_missing_and_what_to_do(rl: Rl) -> None:
     assert "uidmap" in warning
 
 
+def offered(rl: Rl, line: str) -> list[str]:
+    """Return what completes the last word of a line."""
+    environment = {"_RL_COMPLETE": "bash_complete", "COMP_LINE": line}
+    return [choice.partition(",")[2] for choice in rl(env=environment).stdout.split()]
+
+
+@pytest.fixture
+def runs(rl: Rl, one: str) -> Iterator[str]:
+    """Return the name of a container that runs, beside the one that does not."""
+    rl("run", "-d", "--name", "runs", "alpine", "sh", "-c", "ln -s / /etc/l; exec sleep 1000")
+    yield "runs"
+    rl("rm", "-f", "runs")
+
+
+def test_containers_are_completed_where_their_state_fits(rl: Rl, runs: str) -> None:
+    for command in ("stop", "exec", "kill", "attach", "pause", "top", "stats"):
+        assert offered(rl, f"rl {command} ") == ["runs"]
+    assert offered(rl, "rl start ") == ["one"]
+    assert offered(rl, "rl unpause ") == []
+    for command in ("rm", "logs", "wait", "restart"):
+        assert offered(rl, f"rl {command} ") == ["one", "runs"]
+
+
+def test_paths_in_a_container_are_completed(rl: Rl, runs: str) -> None:
+    assert offered(rl, "rl cp ") == ["one:", "runs:"]
+    assert offered(rl, "rl cp . ru") == ["runs:"]
+    assert offered(rl, "rl cp runs:/et") == ["runs:/etc/"]
+    assert offered(rl, "rl cp runs:/etc/mo") == ["runs:/etc/motd"]
+    # A link is followed inside, where it leads to the container's root.
+    assert offered(rl, "rl cp runs:/etc/l/etc/mo") == ["runs:/etc/l/etc/motd"]
+    assert offered(rl, f"rl cp runs:/etc/l{rl.directory}/") == [f"runs:/etc/l{rl.directory}/"]
+
+
+def test_bash_completes_what_goes_on_after_a_colon_or_an_equals_sign(rl: Rl, runs: str) -> None:
+    shell: pexpect.spawn[str] = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"],
+        env=os.environ | rl.environment | {"PS1": "HOST> "}, encoding="utf-8", timeout=60,
+    )  # fmt: skip
+    try:
+        shell.expect_exact("HOST> ")
+        shell.sendline('eval "$(rl completion bash)"')
+        shell.expect_exact("HOST> ")
+        shell.send("rl cp runs:/et\tmot\t - | grep -a bus\n")
+        shell.expect_exact("hello from busybox")
+        shell.expect_exact("HOST> ")
+        shell.send("rl ps --filter=nam\trun\x15")
+        shell.expect_exact("rl ps --filter=name=")
+    finally:
+        shell.close(force=True)
+
+
 def test_names_are_completed(rl: Rl, one: str) -> None:
     def complete(line: str) -> list[str]:
-        environment = {
-            "_RL_COMPLETE": "bash_complete",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(line.count(" ")),
-        }
-        return [choice.partition(",")[2] for choice in rl(env=environment).stdout.split()]
+        return offered(rl, line)
 
     assert complete("rl rm o") == ["one"]
     assert complete("rl rmi al") == ["alpine", "alpine:latest"]

@@ -146,15 +146,13 @@ def test_a_root_that_cannot_be_used_is_an_error_that_names_the_remedy() -> None:
 
 
 def complete(root: Path, line: str) -> list[str]:
-    words = line.split(" ")
     done = subprocess.run(
         [sys.executable, "-c", "from rootless.main import main; main()"],
         env={
             **os.environ,
             "RL_ROOT": str(root),
             "_RL_COMPLETE": "bash_complete",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(len(words) - 1),
+            "COMP_LINE": line,
         },
         capture_output=True,
         text=True,
@@ -169,6 +167,32 @@ def test_commands_and_options_are_completed(tmp_path: Path) -> None:
     assert complete(tmp_path, "rl image l") == ["ls"]
     assert complete(tmp_path, "rl images --dig") == ["--digests"]
     assert complete(tmp_path, "rl nosuch x") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("rl run --network p", ["pasta", "private"]),
+        ("rl run --network=sl", ["slirp4netns"]),
+        ("rl run --restart ", ["no", "on-failure", "always", "unless-stopped"]),
+        ("rl update --restart un", ["unless-stopped"]),
+        ("rl create --pull ", ["always", "missing", "never"]),
+        ("rl run --userns k", ["keep-id"]),
+        ("rl run --log-driver ", ["json-file", "none"]),
+        ("rl run --cap-add net_b", ["NET_BIND_SERVICE", "NET_BROADCAST"]),
+        ("rl run --security-opt no", ["no-new-privileges"]),
+        ("rl run --ipc ", ["host", "none", "private", "shareable"]),
+        ("rl kill -s SIGT", ["SIGTRAP", "SIGTERM", "SIGTSTP", "SIGTTIN", "SIGTTOU"]),
+        ("rl stop -s ter", ["TERM"]),
+        ("rl ps --filter st", ["status="]),
+        ("rl start --filter=res", ["restart-policy="]),
+        ("rl images -f d", ["dangling="]),
+        ("rl events -f v", ["volume="]),
+        ("rl volume ls -f l", ["label="]),
+    ],
+)
+def test_values_of_options_are_completed(tmp_path: Path, line: str, offered: list[str]) -> None:
+    assert sorted(complete(tmp_path, line)) == sorted(offered)
 
 
 def test_completion_in_an_unusable_root_offers_nothing() -> None:

@@ -7,21 +7,37 @@ from typing import Any
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.options import together
 from rootless.containers import isolation
 
 options = together(
     click.option("--privileged", is_flag=True, help="All capabilities, nothing hidden, /dev."),
     click.option(
-        "--cap-add", multiple=True, metavar="CAPABILITY", help="Add a capability, or ALL."
+        "--cap-add",
+        multiple=True,
+        metavar="CAPABILITY",
+        shell_complete=complete.capabilities,
+        help="Add a capability, or ALL.",
     ),
     click.option(
-        "--cap-drop", multiple=True, metavar="CAPABILITY", help="Drop a capability, or ALL."
+        "--cap-drop",
+        multiple=True,
+        metavar="CAPABILITY",
+        shell_complete=complete.capabilities,
+        help="Drop a capability, or ALL.",
     ),
     click.option(
         "--security-opt",
         multiple=True,
         metavar="OPTION",
+        shell_complete=complete.words(
+            "no-new-privileges",
+            "seccomp=",
+            "unmask=",
+            "mask=",
+            "systempaths=unconfined",
+        ),
         help="no-new-privileges, seccomp=FILE|unconfined, unmask=PATHS|ALL, mask=PATHS, …",
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.options import together
 from rootless.containers.request import parse_lines
 from rootless.errors import RlError
@@ -23,7 +24,12 @@ options = together(
     ),
     click.option("--cidfile", metavar="FILE", help="Write the container's ID to FILE."),
     click.option("--init", is_flag=True, help="Run a small init as PID 1 that reaps processes."),
-    click.option("--stop-signal", metavar="SIGNAL", help="The signal that stops it."),
+    click.option(
+        "--stop-signal",
+        metavar="SIGNAL",
+        shell_complete=complete.signals,
+        help="The signal that stops it.",
+    ),
     click.option(
         "--stop-timeout",
         type=click.IntRange(min=0),
@@ -35,6 +41,7 @@ options = together(
         default="no",
         show_default=True,
         metavar="POLICY",
+        shell_complete=complete.policies,
         help="When it is started again: on-failure[:N], always, unless-stopped.",
     ),
     click.option(
@@ -45,7 +52,11 @@ options = together(
         help="Whether what it prints is kept for rl logs.",
     ),
     click.option(
-        "--log-opt", multiple=True, metavar="NAME=VALUE", help="max-size=10m, max-file=3."
+        "--log-opt",
+        multiple=True,
+        metavar="NAME=VALUE",
+        shell_complete=complete.keys("max-file", "max-size"),
+        help="max-size=10m, max-file=3.",
     ),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rootless.cli import complete
 from rootless.cli.options import together
 from rootless.containers import namespaces
 
@@ -15,13 +16,30 @@ options = together(
         "--userns",
         default="",
         metavar="MODE",
+        shell_complete=complete.words("keep-id", "nomap", "auto", "single", "host"),
         help="Whose ids the container's are: keep-id, nomap, auto, single, host.",
     ),
-    click.option("--pid", default="", metavar="MODE", help="host: see the host's processes."),
     click.option(
-        "--ipc", default="", metavar="MODE", help="host: share memory with the host; none."
+        "--pid",
+        default="",
+        metavar="MODE",
+        shell_complete=complete.words("host", "private"),
+        help="host: see the host's processes.",
     ),
-    click.option("--uts", default="", metavar="MODE", help="host: have the host's name."),
+    click.option(
+        "--ipc",
+        default="",
+        metavar="MODE",
+        shell_complete=complete.words("host", "none", "private", "shareable"),
+        help="host: share memory with the host; none.",
+    ),
+    click.option(
+        "--uts",
+        default="",
+        metavar="MODE",
+        shell_complete=complete.words("host", "private"),
+        help="host: have the host's name.",
+    ),
     click.option("--shm-size", metavar="SIZE", help="The size of /dev/shm, 64m by default."),
     click.option(
         "--sysctl", multiple=True, metavar="NAME=VALUE", help="Set one of its own namespaces."

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rootless import quota
+from rootless.cli import complete
 from rootless.cli.options import together
 from rootless.containers import request as requests
 
@@ -23,12 +24,14 @@ options = together(
         "--volume",
         multiple=True,
         metavar="[SOURCE:]TARGET[:OPTIONS]",
+        shell_complete=complete.sources,
         help="Mount a host directory, a file or a named volume.",
     ),
     click.option(
         "--volumes-from",
         multiple=True,
         metavar="CONTAINER[:ro]",
+        shell_complete=complete.containers,
         help="Mount what another container has mounted.",
     ),
     click.option(
