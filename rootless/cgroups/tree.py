@@ -27,7 +27,7 @@ ALL = "rl"
 _MARK = "user.rl.made"
 
 # For a kernel to freeze or to end what was killed.
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 
 
 def is_scope(path: str) -> bool:

@@ -20,8 +20,8 @@ from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process
 
-# For a kernel to end what was killed, and for a supervisor to record it.
-_PATIENCE_SECONDS: Final = 10.0
+# For a kernel to end what was killed, and for a supervisor to record it, on a machine that stalls.
+_PATIENCE_SECONDS: Final = 60.0
 
 # Docker's.
 DEFAULT_SECONDS: Final = 10

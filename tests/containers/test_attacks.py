@@ -17,7 +17,7 @@ from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
 from tests.support.undefended import changed
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SECRET = "the-secret-of-the-host"
 
@@ -52,7 +52,7 @@ def said(rl: Rl, *arguments: str, fd: int | None = None) -> str:
     done = subprocess.run(
         [*rl.command, *arguments],
         env=rl.environment, pass_fds=[] if fd is None else [fd], stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, check=False, text=True, timeout=120,
+        stdout=subprocess.PIPE, check=False, text=True, timeout=PATIENCE,
     )  # fmt: skip
     return done.stdout
 

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,11 @@ def serving(supervisor: int) -> list[int]:
     return [supervisor, *(pid for pid in children if name_of(pid) != "sleep")]
 
 
+def serves(supervisor: int) -> bool:
+    """Tell whether a supervisor and an overlay server is all that serves a container."""
+    return sorted(map(name_of, serving(supervisor))) == ["rl-overlay", "rl-supervisor"]
+
+
 def name_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
@@ -328,16 +334,19 @@ def test_idle_container_costs_little_memory_and_no_time(rl: Rl) -> None:
         detached(rl, "idle1", *alone, script=idle) as one,
         detached(rl, "idle2", *alone, script=idle) as two,
     ):
-        served = [serving(process_of(rl, name, "supervisor")) for name in (one, two)]
+        supervisors = [process_of(rl, name, "supervisor") for name in (one, two)]
+        for supervisor in supervisors:
+            # PID 1 is a shell for a moment.
+            wait_until(partial(serves, supervisor))
+        served = [serving(supervisor) for supervisor in supervisors]
         for pids in served:
-            assert sorted(map(name_of, pids)) == ["rl-overlay", "rl-supervisor"]
             assert sum(map(memory, pids)) < 24_000
         processes = [pid for pids in served for pid in pids]
-        # What the start left to do may come a moment later; then nothing does.
-        for _ in range(10):
+
+        def at_rest() -> bool:
             calm = list(map(wakeups, processes))
             time.sleep(1)
-            if list(map(wakeups, processes)) == calm:
-                break
-        else:
-            pytest.fail("they are never at rest")
+            return list(map(wakeups, processes)) == calm
+
+        # What the start left to do may come a moment later; then nothing does.
+        wait_until(at_rest)

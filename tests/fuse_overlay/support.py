@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWUSER = 0x10000000
 
@@ -137,7 +139,7 @@ def mounted(
     at.mkdir(exist_ok=True)
     options = [mount_options(lowers, upper, work) + extra, os.environ.get(MOUNT_OPTIONS, "")]
     command = [sys.executable, "-m", "fuse_overlay", "-o", ",".join(options), str(at)]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=PATIENCE)
     try:
         yield at
     finally:
@@ -160,12 +162,12 @@ def kernel_mounted(lowers: Sequence[Path], upper: Path, work: Path, at: Path) ->
 
 def unmount(at: Path) -> None:
     """Unmount, as soon as the last process has left; at once when that takes too long."""
-    for _ in range(200):
-        if subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode == 0:
-            return
+    deadline = time.monotonic() + PATIENCE
+    while subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode != 0:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", "-l", str(at)], check=True)
+            pytest.fail(f"something keeps {at} busy")
         time.sleep(0.05)
-    subprocess.run(["umount", "-l", str(at)], check=True)
-    pytest.fail(f"something keeps {at} busy")
 
 
 def wait_for_server(work: Path) -> None:

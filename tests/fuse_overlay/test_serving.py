@@ -30,6 +30,7 @@ from tests.fuse_overlay.support import (
     unmount,
     wait_for_server,
 )
+from tests.support.waiting import PATIENCE
 
 
 @in_namespace
@@ -84,7 +85,7 @@ def test_the_server_ends_when_it_is_unmounted(tmp_path: Path) -> None:
     low, upper, work = low_upper_work(tmp_path)
     server = _serve_in_foreground(low, upper, work, tmp_path / "m")
     unmount(tmp_path / "m")
-    assert server.wait(60) == 0
+    assert server.wait(PATIENCE) == 0
 
 
 @either_server
@@ -116,7 +117,7 @@ def test_sigterm_unmounts_and_ends_the_server(tmp_path: Path) -> None:
     low, upper, work = low_upper_work(tmp_path)
     server = _serve_in_foreground(low, upper, work, tmp_path / "m")
     server.send_signal(signal.SIGTERM)
-    assert server.wait(60) == 0
+    assert server.wait(PATIENCE) == 0
     assert os.listdir(tmp_path / "m") == []
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from rootless.errors import RlError
 from rootless.holder import lock
 from rootless.holder.client import Holder
 from rootless.kernel import process
-
-PATIENCE = 60
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def holders(root: Path) -> list[int]:
@@ -31,13 +29,6 @@ def holders(root: Path) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
