@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -44,6 +46,22 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
         return (yield)
     finally:
         signal.alarm(0)
+
+
+_stores: list[Rl] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Take back what a test made that fails, so that no other fails for that."""
+    known = [(rl, rl.things()) for rl in _stores]
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception):
+        for rl, things in known:
+            with suppress(subprocess.TimeoutExpired):
+                rl.remove_all_but(things)
+        raise
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,15 +117,16 @@ def debian(debian_layout: Path, registry: Registry) -> str:
 @pytest.fixture(scope="session")
 def make_rl(area: Path, registry: Registry) -> Iterator[Callable[[], Rl]]:
     """Return a function that makes an ``Rl`` with an empty store, looked through at the end."""
-    made: list[Rl] = []
 
     def make() -> Rl:
         rl = Rl(Path(tempfile.mkdtemp(prefix="rl-", dir=area)), registry.host)
         rl.prepare()
-        made.append(rl)
+        _stores.append(rl)
         return rl
 
     yield make
+    made = list(_stores)
+    _stores.clear()
     left = [line for rl in made for line in rl.leftovers()]
     for rl in made:
         leaks.remove_tree(rl.directory)

@@ -9,11 +9,18 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support import leaks
+
+_REMOVALS = {
+    "containers": ("rm", "-f", "-v"),
+    "volumes": ("volume", "rm"),
+    "networks": ("network", "rm"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,24 @@ class Rl:
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start the command and return at once; ``options`` are those of Popen."""
         return _Started([*self.command, *arguments], env=self.environment, **options)
+
+    def things(self) -> set[tuple[str, ...]]:
+        """Return what there is in the store, each as the command that removes it."""
+        removals: set[tuple[str, ...]] = set()
+        for directory, command in _REMOVALS.items():
+            with suppress(FileNotFoundError):
+                names = os.listdir(self.root / directory)
+                removals |= {(*command, name.removesuffix(".json")) for name in names}
+        return removals
+
+    def remove_all_but(self, known: set[tuple[str, ...]]) -> None:
+        """Remove what a test made that has failed."""
+        left = self.things() - known
+        # What is used goes after what uses it.
+        for kind in _REMOVALS.values():
+            for command in left:
+                if command[:-1] == kind:
+                    self(*command, check=False)
 
     def leftovers(self) -> list[str]:
         """Return what is still there when every container should be gone: one line each."""
