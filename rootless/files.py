@@ -8,6 +8,8 @@ wrote, the kernel or the administrator.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rootless.errors import RlError
@@ -25,23 +27,39 @@ def read_text(path: str) -> str:
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace ``path`` by ``data``: a reader, or a crash, finds the old or the new as a whole.
 
-    Not ``durable``, that holds for readers and for a kill, but not for a crash of the machine.
+    Which of them after a crash of the machine, is not waited for. Not ``durable``, the promise
+    holds for readers and for a kill only.
     """
-    write_file(path.with_name(f".{path.name}.{os.urandom(8).hex()}"), path, data, durable=durable)
+    aside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    with _written(aside, path, data) as fd:
+        if durable:
+            _sync(fd, path)
+        aside.rename(path)
 
 
-def write_file(aside: Path, path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a small file so that it is there as a whole or not at all."""
+def write_file(aside: Path, path: Path, data: bytes) -> None:
+    """Write a small file so that it is there as a whole or not at all, and stays there."""
+    with _written(aside, path, data) as fd:
+        publish(fd, aside, path)
+
+
+@contextmanager
+def _written(aside: Path, path: Path, data: bytes) -> Iterator[int]:
+    """Have a file ``aside`` while it is on its way to ``path``."""
     fd = create(aside, path)
     try:
         write_all(fd, data, path)
-        if durable:
-            publish(fd, aside, path)
-        else:
-            aside.rename(path)
+        yield fd
     finally:
         os.close(fd)
         aside.unlink(missing_ok=True)
+
+
+def _sync(fd: int, path: Path) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def publish(fd: int, aside: Path, path: Path) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import socket
 from pathlib import Path
+from typing import Final
 
 from rootless.containers import confinement, devices, disk, identity, names, namespaces
 from rootless.containers.announce import announce
@@ -29,15 +29,18 @@ from rootless.containers.store import (
     write_state,
 )
 from rootless.errors import RlError
-from rootless.files import replace_file
+from rootless.files import replace_file, sync_directory
 from rootless.images import usage
 from rootless.images.manifest import Platform
 from rootless.images.store import Image, ImageStore
+from rootless.kernel import process
 from rootless.networks import etc
 from rootless.networks.mode import Mode
 from rootless.networks.request import NetworkRequest
 from rootless.volumes.store import VolumeStore
 
+# Where Podman's packages put what its containers start with.
+_PODMAN: Final = ":/usr/libexec/podman:/usr/lib/podman"
 # As high as Docker goes: programs that close every possible descriptor stay quick.
 _NOFILE_CEILING = 1048576
 
@@ -111,8 +114,11 @@ def create(
                     if volumes.create(name_of_volume, labels, limit):
                         identity.give_volume(volumes.path(name_of_volume), ids.maps)
                 write_state(draft, State(name=name, created_at=now(), supervisor=supervisor))
+                sync_directory(draft)
                 container = containers.add(draft, container_id)
         except BaseException:
+            import shutil
+
             shutil.rmtree(draft, ignore_errors=True)
             raise
     usage.mark_used(images, image)
@@ -183,10 +189,8 @@ def _checked_hostname(name: str) -> str:
 def _init_program() -> str:
     # Static programs made for this: they run in any image.
     for name in ("catatonit", "docker-init", "tini-static"):
-        for directory in ("", "/usr/libexec/podman", "/usr/lib/podman"):
-            path = shutil.which(name, path=directory or None)
-            if path:
-                return path
+        if path := process.find_program(name, os.environ.get("PATH", os.defpath) + _PODMAN):
+            return path
     raise RlError("--init needs catatonit or tini-static (Debian, Ubuntu, Fedora: catatonit)")
 
 

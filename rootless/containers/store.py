@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -141,11 +140,12 @@ class Container(NamedTuple):
 
 def now() -> str:
     """Return the time as state.json holds it."""
-    return _written(datetime.now(UTC))
+    return _written(time.time_ns())
 
 
-def _written(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _written(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06}Z"
 
 
 class ContainerStore:
@@ -363,8 +363,7 @@ def _read_state(path: Path) -> State:
 def _server_ended(path: Path, state: State) -> str:
     """Return when the overlay server saw the last run end, "" if it could not say so either."""
     with contextlib.suppress(FileNotFoundError):
-        changed = (path / "overlay.log").stat().st_mtime
-        ended = _written(datetime.fromtimestamp(changed, UTC))
+        ended = _written((path / "overlay.log").stat().st_mtime_ns)
         if ended > state.started_at:
             return ended
     return ""

@@ -10,10 +10,12 @@ import errno
 import functools
 import os
 import re
-import tarfile
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rootless.errors import RlError
+
+if TYPE_CHECKING:
+    import tarfile
 
 # What a layer's root keeps of its unpacked size. Hidden in a mount, and no image can set it.
 SIZE_XATTR: Final = "user.overlay.rl.size"

@@ -52,6 +52,15 @@ class Child:
         return self._status
 
 
+def find_program(name: str, path: str) -> str | None:
+    """Return where a program is, in the directories of ``path``; None if it is in none."""
+    for directory in filter(None, path.split(":")):
+        found = f"{directory}/{name}"
+        if os.path.isfile(found) and os.access(found, os.X_OK):
+            return found
+    return None
+
+
 def send_signal(pidfd: int, number: int) -> None:
     """Send a signal; a process that already ended is no error."""
     with contextlib.suppress(ProcessLookupError):

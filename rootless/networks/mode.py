@@ -7,10 +7,10 @@ line, by spec, and by ``helper``, which carries a mode out.
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Final, NamedTuple
 
 from rootless.errors import RlError
+from rootless.kernel import process
 
 # As they are packaged: what to install is said by name.
 _PACKAGES: Final = {
@@ -108,7 +108,7 @@ def choose(text: str | None) -> tuple[Mode, str]:
 
 def find(program: str) -> str | None:
     """Return the path of a program, or None where it is not installed."""
-    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + _SBIN)
+    return process.find_program(program, os.environ.get("PATH", os.defpath) + _SBIN)
 
 
 def need(program: str) -> str:

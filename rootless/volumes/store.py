@@ -11,8 +11,8 @@ import contextlib
 import errno
 import json
 import os
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -96,8 +96,11 @@ class VolumeStore:
         data.chmod(filling.MODE)
         if limit.exists:
             (draft / WORK).mkdir(mode=0o700)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        metadata = {"created": now, "labels": dict(labels or {}), "limit": as_dict(limit)}
+        metadata = {
+            "created": _written(time.time()),
+            "labels": dict(labels or {}),
+            "limit": as_dict(limit),
+        }
         replace_file(draft / _METADATA, json.dumps(metadata).encode())
         self._directory.mkdir(exist_ok=True)
         try:
@@ -129,8 +132,7 @@ class VolumeStore:
             limit = Disk(**metadata.get("limit", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # What it says is lost; what the volume holds is not.
-            moment = datetime.fromtimestamp(path.parent.stat().st_mtime, UTC)
-            created, labels, limit = moment.strftime("%Y-%m-%dT%H:%M:%SZ"), {}, Disk()
+            created, labels, limit = _written(path.parent.stat().st_mtime), {}, Disk()
         return Volume(name, path, created, labels, limit)
 
     def list(self) -> list[Volume]:
@@ -167,3 +169,7 @@ class VolumeStore:
 
     def _aside(self, name: str) -> Path:
         return self._root / "tmp" / f"volume-{name}-{os.urandom(4).hex()}"
+
+
+def _written(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
