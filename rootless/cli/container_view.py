@@ -10,19 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless import quota
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
 from rootless.cli.template import Map
 from rootless.cli.template.values import Struct, quote
 from rootless.cli.units import ago, duration, local_time, parse_time
-from rootless.containers import disk, log
 from rootless.containers.annotation import STOP_SIGNAL
-from rootless.containers.request import PROPAGATIONS
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
 from rootless.errors import RlError
-from rootless.images.reference import Reference
 
 if TYPE_CHECKING:
     from rootless.containers.limits import DeviceLimit
@@ -202,6 +198,8 @@ def _descends(container: Container, names: list[str], ids: frozenset[str]) -> bo
 
 
 def _same_name(first: str, second: str) -> bool:
+    from rootless.images.reference import Reference
+
     try:
         return Reference.parse(first) == Reference.parse(second)
     except RlError:
@@ -210,6 +208,8 @@ def _same_name(first: str, second: str) -> bool:
 
 def inspect(container: Container) -> dict[str, Any]:
     """Return everything about a container, shaped as `docker inspect` prints it."""
+    from rootless.containers import log
+
     spec, extra = container.config, container.extra
     process = spec["process"]
     return {
@@ -285,6 +285,9 @@ def _state(container: Container) -> dict[str, Any]:
 
 
 def _host_config(container: Container) -> dict[str, Any]:
+    from rootless import quota
+    from rootless.containers import disk
+
     spec, request = container.config, container.extra.request
     policy = _policy(container)
     isolation = request.get("isolation", {})
@@ -384,6 +387,8 @@ def _namespaces(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mounts(container: Container) -> Iterator[dict[str, Any]]:
     """Yield what was mounted for the user or the image, not what every container has."""
+    from rootless.containers.request import PROPAGATIONS
+
     extra = container.extra
     asked = {mount["target"] for mount in extra.request["mounts"]}.union(extra.binds)
     for mount in container.config["mounts"]:

@@ -10,9 +10,7 @@ from typing import Any
 
 from rootless.cli.template import Map
 from rootless.containers.store import Container
-from rootless.networks.mode import Mode
 from rootless.networks.ports import ANY, Port
-from rootless.networks.programs import GATEWAY, address
 
 
 def published(container: Container) -> tuple[Port, ...]:
@@ -68,6 +66,8 @@ def names(container: Container) -> list[str]:
 
 def has_network(container: Container, wanted: Sequence[str]) -> bool:
     """Tell whether a container has one of these networks, by name or ID; bridge is the default."""
+    from rootless.networks.mode import Mode
+
     found = set(names(container))
     if not container.state.networks and not _names_asked(container):
         if Mode.parse(container.extra.request["network"]).helper:
@@ -134,6 +134,9 @@ def _networks(container: Container) -> dict[str, Any]:
 
 def settings(container: Container) -> dict[str, Any]:
     """Return NetworkSettings."""
+    from rootless.networks.mode import Mode
+    from rootless.networks.programs import GATEWAY, address
+
     extra = container.extra
     mode = Mode.parse(extra.request["network"])
     net = extra.request.get("net", {})

@@ -34,7 +34,8 @@ def render(
     """
     template = (template or "table").strip(" ")
     if template == "table":
-        template += " " + r"\t".join(f"{{{{.{field}}}}}" for field in default)
+        header = "\t".join(titles[field] for field in default)
+        return table([header, *("\t".join(printable(row[it]) for it in default) for row in rows)])
     if template == "json":
         template = "{{json .}}"
     # In a list's template these two are what they are in a shell's $'…'.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rootless.cli import filters, output
-from rootless.cli.template import TemplateError
+from rootless.cli.template.lex import TemplateError
 from rootless.cli.text import printable
 from rootless.errors import RlError
 

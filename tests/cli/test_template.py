@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootless.cli.template import Map, Template, TemplateError
+from rootless.cli.template import Map, Template
+from rootless.cli.template.lex import TemplateError
 from rootless.cli.template.values import Struct
 
 CONTAINER: dict[str, Any] = {
