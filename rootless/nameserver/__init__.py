@@ -1,0 +1,1 @@
+"""The DNS server of user networks, `rl-dns`: containers by their names, all else by the host's."""
