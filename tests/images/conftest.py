@@ -14,6 +14,7 @@ from rootless.images.store import ImageStore
 from rootless.kernel import userns
 from rootless.trees import remove_tree
 from tests.images import fake
+from tests.images.place import Place
 from tests.images.pulling import Lying
 
 
@@ -62,3 +63,10 @@ def lying(tmp_path: Path) -> Iterator[Lying]:
 def store(tmp_path: Path) -> Iterator[ImageStore]:
     yield ImageStore(tmp_path / "root")
     userns.call(remove_tree, tmp_path / "root")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "base")
+    yield place
+    userns.call(remove_tree, place.store)
