@@ -269,7 +269,8 @@ def _state(container: Container) -> dict[str, Any]:
     running = state.status == "running"
     shown = {
         "Status": shown_status(container),
-        "Running": running,
+        # As Docker: also while it waits to be restarted.
+        "Running": running or state.status == "restarting",
         "Paused": container.paused,
         "Restarting": state.status == "restarting",
         "OOMKilled": state.oom_killed,

@@ -31,7 +31,7 @@ def run(settings: Settings, name: str) -> int:
         raise RlError(f"container {name} has no defined healthcheck")
     started = parse_time(container.state.started_at)
     if container.state.status != "running" or started is None:
-        raise RlError(f"container {name} is not running")
+        raise container.not_running()
     result = probe.run(container, check)
     since = (datetime.now(UTC) - started).total_seconds()
     status = healthstate.add(container, check, result, since)

@@ -53,4 +53,5 @@ def kill(
 
 
 def _runs(container: Container) -> bool:
-    return container.state.status == "running"
+    # As Docker: one that waits to be restarted is not started again.
+    return container.state.status in ("running", "restarting")

@@ -193,7 +193,7 @@ def open_init(container: Container) -> int:
             if init_process.alive():
                 return pidfd
             os.close(pidfd)
-    raise RlError(f"container {container.name} is not running")
+    raise container.not_running()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from rootless.errors import RlError
 def pause(container: Container) -> None:
     """Freeze a running container; RlError where it has no cgroup."""
     if container.state.status != "running":
-        raise RlError(f"container {container.name} is not running")
+        raise container.not_running()
     if container.paused:
         raise RlError(f"container {container.name} is already paused")
     tree.freeze(_cgroup(container), True)

@@ -19,7 +19,7 @@ def listing(container: Container, options: Sequence[str]) -> list[list[str]]:
 
     init = container.state.init
     if container.state.status != "running" or init is None:
-        raise RlError(f"container {container.name} is not running")
+        raise container.not_running()
     members = _of_host(init.pid) if "pid" in container.shared else _members(init.pid)
     try:
         done = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)

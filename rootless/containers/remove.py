@@ -29,8 +29,10 @@ def remove(root: Path, container: Container, *, force: bool = False, volumes: bo
                 "(or use rl rm --force)"
             )
         if not force:
+            # One that is just being started says "created" still.
+            shown = "restarting" if container.state.status == "restarting" else "running"
             raise RlError(
-                f"container {container.name} is running (stop it first, or use rl rm --force)"
+                f"container {container.name} is {shown} (stop it first, or use rl rm --force)"
             )
         stop.kill(container)
     stop.wait_for_supervisor(container)

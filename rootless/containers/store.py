@@ -113,6 +113,12 @@ class Container(NamedTuple):
         starting = self.state.status == "created" and self.state.supervisor is not None
         return starting or self.state.status in ("running", "restarting")
 
+    def not_running(self) -> RlError:
+        """Return the error of whoever wants something of a container that does not run now."""
+        if self.state.status == "restarting":
+            return RlError(f"container {self.name} is restarting, wait until it is running")
+        return RlError(f"container {self.name} is not running")
+
     @property
     def paused(self) -> bool:
         """Whether all its processes are frozen."""

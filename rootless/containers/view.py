@@ -45,6 +45,8 @@ def opened(
             with enter.while_running(container):
                 child = _see_running(container, theirs, bare=bare)
             cleanup.callback(_end, child)
+        elif container.state.status == "restarting":
+            raise container.not_running()
         elif container.active:
             raise RlError(f"container {container.name} is just being started, try again")
         else:
