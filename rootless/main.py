@@ -2,7 +2,7 @@
 
 Puts the process in order and forks the supervisor that `rl run` and `rl start` are going to
 need, before anything else is loaded: the two load side by side, which is a quarter of a
-container's start. All else is rootless.cli's.
+container's start. All else is rootless.cli's, and for `rl exec` rootless.beside's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def main() -> NoReturn:
         from rootless.containers.launch import Launch
 
         Launch.prepare()
-    from rootless.cli import execute
+    if words[:1] == ["exec"] and "_RL_COMPLETE" not in os.environ:
+        from rootless.beside import execute
+    else:
+        from rootless.cli import execute
 
     status = execute(sys.argv[1:])
     # Taking the interpreter down would take as long as starting it did.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -194,9 +194,14 @@ def group(settings: Settings, root: str | None, debug: bool) -> None:
         logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(name)s: %(message)s")
 
 
-def execute(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit status; what went wrong is on stderr by then."""
-    settings = Settings()
+def execute(
+    arguments: Sequence[str], hand_over: Callable[[Mapping[str, Any]], None] | None = None
+) -> int:
+    """Run one command and return its exit status; what went wrong is on stderr by then.
+
+    Where there is ``hand_over``, `exec` calls it with what it has read and does nothing.
+    """
+    settings = Settings(hand_over)
     if isinstance(sys.stdout, TextIOWrapper):
         # Names and labels may hold bytes that are no text; in JSON this is their right escape.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -215,33 +220,41 @@ def execute(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         # A command returns its exit status, or None.
         return status if isinstance(status, int) else 0
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
-    except BrokenPipeError as error:
-        _forget_output()
-        if settings.debug:
-            _explain(error, "broken pipe", debug=True)
-        return _BROKEN_PIPE
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return _FAILED
-    except click.UsageError as error:
-        _explain(error, _usage(error), settings.debug)
-        return _FAILED
-    except RlError as error:
-        _explain(error, str(error), settings.debug)
-        return error.exit_code
-    except OSError as error:
-        message = f"{_place(error)}{error.strerror or error}"
-        _explain(error, message, settings.debug, hint=True)
-        _forget_output()
-        return _FAILED
-    except Exception as error:
-        message = f"internal error: {type(error).__name__}: {error}"
-        _explain(error, message, settings.debug, hint=True)
-        return _FAILED
+    except BaseException as error:
+        return failed(error, settings.debug)
+
+
+def failed(error: BaseException, debug: bool) -> int:
+    """Say what went wrong, and return the exit status."""
+    match error:
+        case click.exceptions.Exit():
+            return error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            return _INTERRUPTED
+        case BrokenPipeError():
+            _forget_output()
+            if debug:
+                _explain(error, "broken pipe", debug)
+            return _BROKEN_PIPE
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return _FAILED
+        case click.UsageError():
+            _explain(error, _usage(error), debug)
+            return _FAILED
+        case RlError():
+            _explain(error, str(error), debug)
+            return error.exit_code
+        case OSError():
+            message = f"{_place(error)}{error.strerror or error}"
+            _explain(error, message, debug, hint=True)
+            _forget_output()
+            return _FAILED
+        case Exception():
+            message = f"internal error: {type(error).__name__}: {error}"
+            _explain(error, message, debug, hint=True)
+            return _FAILED
+    raise error
 
 
 def _explain(error: Exception, message: str, debug: bool, hint: bool = False) -> None:

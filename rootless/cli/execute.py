@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -11,7 +10,6 @@ from rootless.cli import complete
 from rootless.cli.flags import FlagCommand
 from rootless.cli.options import looking, process
 from rootless.cli.settings import Settings, pass_settings
-from rootless.errors import RlError
 
 
 @click.command(
@@ -29,37 +27,22 @@ from rootless.errors import RlError
 @pass_settings
 def execute(settings: Settings, /, **values: Any) -> int:
     """Run a command in a running container."""
-    from rootless.containers import enter
-    from rootless.containers.announce import announce
-    from rootless.containers.store import ContainerStore
-
     process.check_terminal(values)
-    container = ContainerStore(settings.root).get(values["name"])
-    detached, keys = values["detach"], looking.keys(values)
-    wanted = enter.plan(
-        container,
-        values["command"],
-        env=process.environment(values),
-        cwd=values["workdir"],
-        user=values["user"],
-        # Nobody would hold the terminal of a detached command.
-        terminal=values["tty"] and not detached,
-        privileged=values["privileged"],
-        detached=detached,
-    )
-    run = {"execID": os.urandom(32).hex()}
-    command = " ".join(values["command"])
-    announce(container, f"exec_create: {command}", **run)
-    announce(container, f"exec_start: {command}", **run)
-    code: int | None = RlError.exit_code
-    interactive = values["interactive"] and not detached
-    try:
-        code = enter.run(container, wanted, interactive=interactive, keys=keys)
-    except RlError as error:
-        code = error.exit_code
-        raise
-    finally:
-        # How a command ends that goes on without us, nobody is there to see.
-        if code or not (detached or code is None):
-            announce(container, "exec_die", **run, exitCode=str(code))
-    return code or 0
+    wanted = {
+        "name": values["name"],
+        "command": values["command"],
+        "env": process.environment(values),
+        "cwd": values["workdir"],
+        "user": values["user"],
+        "terminal": values["tty"],
+        "interactive": values["interactive"],
+        "detached": values["detach"],
+        "privileged": values["privileged"],
+        "keys": values["detach_keys"],
+    }
+    if settings.hand_over is not None:
+        settings.hand_over(wanted)
+        return 0
+    from rootless.containers import execution
+
+    return execution.run(settings.root, **wanted)

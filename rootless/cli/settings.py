@@ -6,7 +6,8 @@ through ``pass_settings``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 class Settings:
     """What stands before the command's name: `rl --root DIR --debug COMMAND`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hand_over: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self.chosen_root: str | None = None
         self.debug = False
+        self.hand_over = hand_over
+        """Whom a command gives what it has read, instead of doing it."""
 
     @property
     def root(self) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from rootless.cli.options import together
-from rootless.containers import request as requests
 from rootless.errors import RlError
 
 options = together(
@@ -41,6 +40,10 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the variables of -e and --env-file as NAME=VALUE, the later ones last."""
+    if not values["env_file"] and not values["env"]:
+        return ()
+    from rootless.containers import request as requests
+
     files = [
         line for path in values["env_file"] for line in requests.parse_lines(path, "environment")
     ]
