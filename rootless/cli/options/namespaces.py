@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rootless.cli import complete
-from rootless.cli.options import together
+from rootless.cli.options import network, together
 from rootless.containers import namespaces
 
 options = together(
@@ -78,10 +78,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     shared = namespaces.Namespaces(**wanted).shared
     namespaces.check_hostname(values["hostname"], shared)
     if values["sysctl"]:
-        from rootless.networks import mode
-
-        network, _ = mode.choose(values["network"])
-        if not network.own_namespace:
+        if not network.mode_of(values).own_namespace:
             shared |= {"network"}
         wanted["sysctls"] = namespaces.parse_sysctls(values["sysctl"], shared)
     return {

@@ -11,6 +11,7 @@ from rootless.cli import complete
 from rootless.cli.options import together
 
 if TYPE_CHECKING:
+    from rootless.networks.mode import Mode
     from rootless.networks.request import NetworkRequest
 
 _RUN_HERE = False
@@ -114,6 +115,16 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
             err=True,
         )
     return {"network": str(net), "net": wanted, "hostname": values["hostname"]}
+
+
+def mode_of(values: Mapping[str, Any]) -> Mode:
+    """Return the network mode that is asked for, or that is the way out of user networks."""
+    from rootless.networks import mode
+
+    asked = next(filter(mode.is_mode, values["networks"]), None)
+    if values["networks"] and asked is None:
+        return mode.way_out()
+    return mode.choose(asked)[0]
 
 
 def _on_networks(
