@@ -36,6 +36,21 @@ def rl(
     return done
 
 
+def sudo(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command as root of the machine, with this environment's PATH."""
+    done = subprocess.run(
+        ["sudo", "env", f"PATH={os.environ['PATH']}", *command],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{command} ended with {done.returncode}: {done.stderr}{done.stdout}")
+    return done
+
+
 @contextmanager
 def running(name: str, *arguments: str) -> Iterator[Path]:
     """Run a container in the background; yield its cgroup."""
