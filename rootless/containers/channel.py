@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import json
 import socket
+import struct
 from typing import Any, Final
 
 # Room for the paths of as many layers as an image can have.
@@ -50,6 +51,12 @@ class Channel:
         except OSError:  # no room, too many descriptors under way, or nobody there
             return False
         return True
+
+    def limit_wait(self, seconds: float) -> None:
+        """Let ``send`` raise BlockingIOError if the other end does not read for so long."""
+        whole, fraction = divmod(seconds, 1)
+        value = struct.pack("ll", int(whole), int(fraction * 1_000_000))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         """Wait for a message; (None, []) when the other end is closed."""

@@ -21,7 +21,9 @@ from rootless.errors import RlError
 from rootless.kernel import process
 
 if TYPE_CHECKING:
+    from rootless.containers.connected import Connected
     from rootless.containers.overlay import Server
+    from rootless.networks.helper import Helper
 
 _NAME: Final = "control"
 _BACKLOG: Final = 64
@@ -159,6 +161,7 @@ class Console:
         self._last_words: list[Pump] = []
         self._streams: Streams | None = None
         self._server: Server | None = None
+        self._network: Helper | Connected | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(container / _NAME)
@@ -182,9 +185,12 @@ class Console:
         if self._owner in self._onlookers:
             self._owner.channel.send({"started": True})
 
-    def connect(self, streams: Streams, child: process.Child, server: Server) -> None:
+    def connect(
+        self, streams: Streams, child: process.Child, server: Server, network: Helper | Connected
+    ) -> None:
         """Let a new run's output go to the onlookers, and their input and wishes to it."""
         self._streams, self.child, self._server = streams, child, server
+        self._network = network
         for onlooker in self._onlookers:
             self._join(onlooker)
 
@@ -277,6 +283,10 @@ class Console:
             if self._server is not None:
                 self._server.limit(message["limit"], fds[0])
             os.close(fds[0])
+        if message.keys() & {"network_join", "network_leave"}:
+            from rootless.containers.connected import change
+
+            onlooker.channel.send(change(self._network, message))
         if "resize" in message and self._streams is not None and "stdout" in onlooker.sinks:
             self._streams.copy_window_size(onlooker.sinks["stdout"].fd)
 
@@ -333,7 +343,7 @@ class Console:
 
     def run_ended(self) -> None:
         """No input and no signal reach anything from here on."""
-        self.child = self._server = None
+        self.child = self._server = self._network = None
         for onlooker in self._onlookers:
             onlooker.forget_input()
         for pump in list(self._last_words):

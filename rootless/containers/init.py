@@ -138,9 +138,11 @@ def _begin_network(spec: Spec) -> list[int]:
     if not any(space["type"] == "network" for space in spec["linux"]["namespaces"]):
         return []
     loopback.bring_up()
-    if read_extra(spec).request["network"] == "none":
+    request = read_extra(spec).request
+    if request["network"] == "none" and not request["net"].get("networks"):
         return []
     confine.keep_loopback_inside()
+    confine.forward_nothing()
     flags = os.O_RDONLY | os.O_CLOEXEC
     return [routes.watch(), *(os.open(f"/proc/self/ns/{name}", flags) for name in ("user", "net"))]
 

@@ -1,4 +1,4 @@
-"""The network of a container as its supervisor needs it: from config.json to a helper.
+"""The network of a container as its supervisor needs it: from config.json to what connects it.
 
 Decides nothing that is not in config.json, but for the host's ports that were
 left open. Called by the supervisor at each start.
@@ -7,20 +7,58 @@ left open. Called by the supervisor at each start.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from rootless.containers.store import Container
+from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
 from rootless.networks.helper import Helper
 from rootless.networks.mode import Mode, default_families
 from rootless.networks.ports import Port
-from rootless.networks.programs import RESOLVER, Wanted, listening
+from rootless.networks.programs import INTERFACE, RESOLVER, Wanted, listening
+
+if TYPE_CHECKING:
+    from rootless.containers.connected import Connected
+    from rootless.holder.client import Holder
+    from rootless.networks.user import Attachment, Network
+
+# The interface of the way out where a user network has its usual name.
+_BESIDE: Final = "tap0"
 
 
-def prepare(container: Container) -> tuple[Helper, Sequence[Port]]:
+def user_networks(
+    containers: ContainerStore, container: Container
+) -> Sequence[tuple[Network, Attachment]]:
+    """Return the user networks of a container that is about to start, with its place on each."""
+    if not container.state.networks and not container.extra.request.get("net", {}).get("networks"):
+        return ()
+    from rootless.containers import connections
+
+    return connections.networks_of(containers, container)
+
+
+def prepare(
+    container: Container,
+    networks: Sequence[tuple[Network, Attachment]] = (),
+    holder: Holder | None = None,
+) -> tuple[Helper | Connected, Sequence[Port]]:
     """Return what is going to connect a container, and the ports of the host that lead there.
 
-    RlError where a program is missing or a port is not to be had.
+    The ``holder`` connects it to user networks. RlError where a program is missing or a port is
+    not to be had.
     """
+    if holder is None or not networks:
+        return _helper(container)
+    from rootless.containers.connected import Connected
+
+    if all(network.internal for network, _ in networks):
+        return Connected(container.id, holder, networks, None), ()
+    taken = {attachment.interface for _, attachment in networks}
+    helper, ports = _helper(container, _BESIDE if INTERFACE in taken else INTERFACE)
+    way_out = helper if Mode.parse(container.extra.request["network"]).helper else None
+    return Connected(container.id, holder, networks, way_out), ports
+
+
+def _helper(container: Container, interface: str = INTERFACE) -> tuple[Helper, Sequence[Port]]:
     extra = container.extra
     mode = Mode.parse(extra.request["network"])
     ports: Sequence[Port] = [Port(**port) for port in extra.ports] if mode.helper else []
@@ -41,5 +79,6 @@ def prepare(container: Container) -> tuple[Helper, Sequence[Port]]:
         forwards_dns=RESOLVER in (container.path / "resolv.conf").read_text(errors="replace"),
         ip=net.get("ip"),
         mac_address=net.get("mac_address"),
+        interface=interface,
     )
     return Helper(wanted, container.path), listening(wanted)

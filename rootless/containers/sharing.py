@@ -29,23 +29,26 @@ class Sharing:
     ``trees`` are mounts for it that are mounted nowhere yet, by their targets.
     """
 
-    def __init__(self, root: Path, container: Container | None) -> None:
+    def __init__(self, root: Path, container: Container | None, *, connected: bool = False) -> None:
         """Have all that the container is to share; RlError where it cannot be had.
 
-        None shares nothing.
+        None shares nothing. One that is ``connected`` to user networks is in the holder's care.
         """
         self.holder: Holder | None = None
         self.outer: Outer | None = None
         self.trees: dict[str, int] = {}
         self._volumes: Mounted | None = None
         limited = {} if container is None else _limited_volumes(container)
-        if container is None or not limited:
+        if container is None or not (limited or connected):
             return
         from rootless.holder.client import Holder
-        from rootless.volumes.mounted import Mounted
 
         self.holder = Holder(root, container.state.cgroup)
         self.outer = self.holder.outer
+        if not limited:
+            return
+        from rootless.volumes.mounted import Mounted
+
         try:
             self._volumes = Mounted(self.holder, limited)
             self.trees = self._volumes.trees

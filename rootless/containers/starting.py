@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import select
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootless.containers.channel import Channel
 from rootless.containers.console import Console
@@ -19,6 +19,9 @@ from rootless.errors import RlError
 from rootless.kernel import process
 from rootless.networks.helper import Helper
 
+if TYPE_CHECKING:
+    from rootless.containers.connected import Connected
+
 
 class Start:
     """PID 1, what serves it, and what they tell until the command has been executed."""
@@ -28,7 +31,7 @@ class Start:
         child: process.Child,
         channel: Channel,
         server: Server,
-        network: Helper,
+        network: Helper | Connected,
         console: Console,
         sharing: Sharing,
     ) -> None:

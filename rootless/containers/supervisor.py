@@ -26,7 +26,7 @@ from rootless.containers import cgroup, disk, health, idmaps, log, restart
 from rootless.containers.channel import Channel
 from rootless.containers.clone import clone
 from rootless.containers.console import Console, Onlooker
-from rootless.containers.network import prepare
+from rootless.containers.network import prepare, user_networks
 from rootless.containers.overlay import Server
 from rootless.containers.record import Record
 from rootless.containers.sharing import Sharing
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rootless.cgroups.group import Group
     from rootless.containers.monitor import Monitor
     from rootless.containers.strays import Strays
+    from rootless.networks.user import Attachment, Network
 
 
 def supervise(
@@ -67,6 +68,7 @@ class _Supervisor:
         owner: Onlooker,
     ) -> None:
         request = container.extra.request
+        self._containers = containers
         self._root = containers.root
         self._container = container
         self._layers = layers
@@ -136,16 +138,25 @@ class _Supervisor:
         try:
             with server:
                 group = self._enter_group(server)
-                with closing(Sharing(self._root, self._record.container)) as sharing:
-                    return self._run(server, group, sharing), ""
+                container = self._record.container
+                networks = user_networks(self._containers, container)
+                sharing = Sharing(self._root, container, connected=bool(networks))
+                with closing(sharing):
+                    return self._run(server, group, sharing, networks), ""
         except RlError as error:
             self._record.ended(error.exit_code, again=self._began > 0 and self._again(125))
             self._record.failed(error)
             return error.exit_code, str(error)
 
-    def _run(self, server: Server, group: Group | None, sharing: Sharing) -> int:
+    def _run(
+        self,
+        server: Server,
+        group: Group | None,
+        sharing: Sharing,
+        networks: Sequence[tuple[Network, Attachment]],
+    ) -> int:
         spec, path = self._container.config, self._container.path
-        network, ports = prepare(self._container)
+        network, ports = prepare(self._container, networks, sharing.holder)
         request = self._container.extra.request
         writer = self._open_log(path) if self._logging else None
         streams = Streams(
@@ -181,7 +192,7 @@ class _Supervisor:
             if group is not None:
                 # Only now: what it took to set the container up is not the container's.
                 group.apply(cgroup.to_apply(self._record.container))
-            self._console.connect(streams, child, server)
+            self._console.connect(streams, child, server, network)
             if self._check is not None:
                 from rootless.containers import healthstate
 

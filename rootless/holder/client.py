@@ -6,7 +6,6 @@ and we notice its own. Called by the supervisor; services have their own callers
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 from pathlib import Path
@@ -17,12 +16,12 @@ from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.holder import lock
 from rootless.kernel.nested import Outer
-from rootless.kernel.userns import storage_maps
+from rootless.kernel.userns import IdMap, Maps
 
 # A machine may be slow, a process that was stopped never answers.
 _PATIENCE_SECONDS: Final = 120.0
-# It may be killed while we come.
-_TRIES: Final = 3
+# It may be killed while we come, and has to be started before it is found.
+_TRIES: Final = 6
 
 
 class Holder:
@@ -30,13 +29,7 @@ class Holder:
 
     def __init__(self, root: Path, beside: str = "") -> None:
         """Connect to the holder of a store. ``beside`` is the cgroup of the container, if any."""
-        self._channel = _connect(str(root), beside)
-        try:
-            _, fds = self.ask("holder")
-        except RlError:
-            self._channel.close()
-            raise
-        self.outer = Outer(fds[0], storage_maps())
+        self._channel, self.outer = _connect(str(root), beside)
         """What containers are nested in; the descriptor is ours."""
 
     def ask(
@@ -46,10 +39,7 @@ class Holder:
 
         RlError where it refuses, or is gone.
         """
-        self._channel.send({**(message or {}), "service": service}, *fds)
-        if not wait({self._channel.fileno(): select.POLLIN}, _PATIENCE_SECONDS):
-            raise RlError("rl-holder does not answer (it may have been stopped)")
-        answer, given = self._channel.receive()
+        answer, given = _ask(self._channel, {**(message or {}), "service": service}, *fds)
         if answer is None:
             raise _gone()
         if "error" in answer:
@@ -67,21 +57,42 @@ class Holder:
 
     def close(self) -> None:
         """Give back all that is ours."""
-        self._channel.close()
-        with contextlib.suppress(OSError):
+        if self._channel.fileno() >= 0:
+            self._channel.close()
             os.close(self.outer.userns)
+
+
+def _ask(
+    channel: Channel, message: dict[str, Any], *fds: int
+) -> tuple[dict[str, Any] | None, list[int]]:
+    channel.send(message, *fds)
+    if not wait({channel.fileno(): select.POLLIN}, _PATIENCE_SECONDS):
+        raise RlError("rl-holder does not answer (it may have been stopped)")
+    return channel.receive()
 
 
 def _gone() -> RlError:
     return RlError("rl-holder ended, which held what the container shares with others")
 
 
-def _connect(root: str, beside: str) -> Channel:
+def _connect(root: str, beside: str) -> tuple[Channel, Outer]:
+    """Return a connection, and the holder's user namespace."""
     with lock.held(root):
         for _ in range(_TRIES):
-            if (end := lock.connect(root)) is not None:
-                return Channel(end)
-            from rootless.holder.start import start
+            if (end := lock.connect(root)) is None:
+                from rootless.holder.start import start
 
-            start(root, beside)
+                start(root, beside)
+                continue
+            channel = Channel(end)
+            answer, fds = _ask(channel, {"service": "holder"})
+            if answer is not None:
+                maps = Maps(_read_map(answer["uid_map"]), _read_map(answer["gid_map"]))
+                return channel, Outer(fds[0], maps)
+            # One that was killed a moment ago had let us in.
+            channel.close()
     raise RlError("rl-holder ends as soon as it has started (see holder.log in the store)")
+
+
+def _read_map(text: str) -> tuple[IdMap, ...]:
+    return tuple(IdMap(*map(int, line.split())) for line in text.splitlines())

@@ -13,11 +13,13 @@ import resource
 import select
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from rootless.containers.channel import Channel
 from rootless.errors import RlError
-from rootless.holder import lock
+from rootless.files import read_text
+from rootless.holder import cgroup, lock
 from rootless.kernel import syscalls
 
 _COMING_MILLISECONDS: Final = 100
@@ -46,12 +48,19 @@ class Service(Protocol):
 
 def load(name: str) -> Service:
     """Return a new service; RlError if there is none of that name."""
-    if name == "volume":
-        from rootless.volumes.service import Volumes
+    match name:
+        case "network":
+            from rootless.holder.network import Networks
 
-        return Volumes()
-    raise RlError(f"rl-holder has no {name!r} (is it of another version? It ends with the "
-                  "containers that use it)")  # fmt: skip
+            return Networks()
+        case "volume":
+            from rootless.volumes.service import Volumes
+
+            return Volumes()
+    raise RlError(
+        f"rl-holder has no {name!r} (is it of another version? It ends with the containers that "
+        "use it)"
+    )
 
 
 class Server:
@@ -84,7 +93,8 @@ class Server:
                     self._hear(number, channel)
             for service in self._services.values():
                 if not ready.isdisjoint(service.watched()):
-                    service.advance()
+                    with _logged():
+                        service.advance()
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -134,7 +144,7 @@ class Server:
         try:
             name = str(message.get("service"))
             if name == "holder":
-                return {}, [os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)]
+                return _own_namespace()
             service = self._services.get(name)
             if service is None:
                 service = self._services[name] = load(name)
@@ -148,8 +158,25 @@ class Server:
     def _leave(self, number: int) -> None:
         self._clients.pop(number).close()
         for service in self._services.values():
-            with contextlib.suppress(RlError, OSError):
+            with _logged():
                 service.left(number)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Log what fails in this block: it takes nothing from other clients."""
+    try:
+        yield
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _own_namespace() -> tuple[dict[str, Any], list[int]]:
+    """Return a descriptor of the user namespace, and its maps as they are, whatever subuid says."""
+    maps = {name: read_text(f"/proc/self/{name}") for name in ("uid_map", "gid_map")}
+    return maps, [os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)]
 
 
 def main(root: str, listener: socket.socket) -> int:
@@ -163,4 +190,6 @@ def main(root: str, listener: socket.socket) -> int:
     # What the host mounts comes along, what we mount stays here.
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
     Server(root, listener).run()
+    with contextlib.suppress(OSError):
+        cgroup.leave()
     return 0

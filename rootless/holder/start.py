@@ -9,14 +9,12 @@ import contextlib
 import os
 from typing import Final
 
-from rootless.cgroups import place, tree
 from rootless.containers.channel import Channel
 from rootless.errors import RlError
-from rootless.holder import lock
+from rootless.holder import cgroup, lock
 from rootless.kernel import process, syscalls, userns
 
 _LOG: Final = "holder.log"
-_CGROUP: Final = "rl-holder"
 
 
 def start(root: str, beside: str) -> None:
@@ -47,7 +45,7 @@ def _starter(root: str, beside: str, channel: Channel) -> int:
         userns.write_maps(child.pid, userns.storage_maps())
         with contextlib.suppress(OSError, RlError):
             # Where there is none to be had it stays where we are.
-            _move(child.pid, beside)
+            cgroup.move(child.pid, beside)
         go.send({"go": True})
     except OSError as error:
         channel.send({"error": str(userns.creation_error(error))})
@@ -81,18 +79,3 @@ def _redirect(log: str) -> None:
         opened = os.open(path, flags if path == log else os.O_RDWR, 0o600)
         os.dup2(opened, fd)
         os.close(opened)
-
-
-def _move(pid: int, beside: str) -> None:
-    """Move it out of the cgroup of a container, or of a login, which ends before others do."""
-    if beside and not tree.is_scope(beside):
-        top = os.path.dirname(beside)
-        directory = f"{top}/{_CGROUP}"
-        os.makedirs(directory, exist_ok=True)
-        tree.write(f"{directory}/cgroup.procs", str(pid))
-    elif bus := place.bus(os.getuid()):
-        from rootless.cgroups import systemd
-
-        with systemd.connected(bus) as manager:
-            name = f"{_CGROUP}-{pid}.scope"
-            manager.start_scope(name, "what containers share", [pid], systemd.SLICE, None)

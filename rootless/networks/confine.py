@@ -9,6 +9,7 @@ by the container's init.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -49,6 +50,16 @@ def keep_loopback_inside() -> None:
     """
     _ask(_NETLINK_XFRM, _XFRM_MSG_NEWPOLICY, _blocking_policy("127.0.0.0", 8))
     _ask(_NETLINK_ROUTE, _RTM_NEWRULE, _prohibiting_rule("::1", 128))
+
+
+def forward_nothing() -> None:
+    """Let this process's namespace send nothing on from one of its networks to another.
+
+    A new namespace begins with what the host does; where that cannot be changed it stays so.
+    """
+    for file in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        with contextlib.suppress(OSError), open(f"/proc/sys/net/{file}", "w") as setting:
+            setting.write("0")
 
 
 def _ask(protocol: int, kind: int, body: bytes) -> None:

@@ -59,6 +59,7 @@ class Wanted(NamedTuple):
     forwards_dns: bool = False
     ip: str | None = None
     mac_address: str | None = None
+    interface: str = INTERFACE
 
     @property
     def versions(self) -> frozenset[int]:
@@ -96,7 +97,7 @@ def pasta(wanted: Wanted, userns: str, netns: str) -> list[str]:
     if not _addresses_given(given):
         arguments += _addresses(wanted)
     if not names & {"-I", "--ns-ifname"}:
-        arguments += ["-I", INTERFACE]
+        arguments += ["-I", wanted.interface]
     if wanted.mac_address:
         arguments += ["--ns-mac-addr", wanted.mac_address]
     for protocol, short, long in _FROM_HOST:
@@ -155,4 +156,4 @@ def slirp4netns(wanted: Wanted, netns: str, ready: int, exit_fd: int, socket: st
     if wanted.ports:
         arguments.append(f"--api-socket={socket}")
     arguments += [f"--ready-fd={ready}", f"--exit-fd={exit_fd}"]
-    return [*arguments, "--netns-type=path", netns, INTERFACE]
+    return [*arguments, "--netns-type=path", netns, wanted.interface]

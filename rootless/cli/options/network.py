@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rootless.networks.mode import Mode
     from rootless.networks.request import NetworkRequest
 
-_RUN_HERE = False
-
 options = together(
     click.option(
         "--network",
@@ -98,8 +96,6 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
         mac_address=values["mac_address"] and request.check_mac(values["mac_address"]),
     )
     if named:
-        if not _RUN_HERE:
-            raise RlError(f"--network {named[0]} is not here yet: it is no network mode")
         wanted = _on_networks(named, wanted, values)
     elif values["network_alias"] or values["ip6"]:
         option = "--network-alias" if values["network_alias"] else "--ip6"
