@@ -18,7 +18,7 @@ import pytest
 from rootless.containers.attach import DetachKeys, Typing, parse_keys
 from rootless.errors import RlError
 from tests.support.runner import Rl
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 PROMPT = "READY> "
 LEAVE = "\x10\x11"
@@ -125,7 +125,8 @@ def test_what_was_typed_in_one_go_with_the_keys_to_leave_is_not_lost(rl: Rl) -> 
         os.kill(supervisor, signal.SIGSTOP)
         try:
             terminal.send(f"mine=before\r{LEAVE}mine=after\r")
-            terminal.expect(pexpect.EOF)
+            # No end of file: the supervisor has our terminal as long as it is stopped.
+            wait_until(lambda: not terminal.isalive())
         finally:
             os.kill(supervisor, signal.SIGCONT)
         again = spawn(rl, "attach", "hasty")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -19,8 +18,10 @@ from rootless.containers.channel import Channel
 from rootless.kernel import process
 from rootless.nameserver import forwarding, listening
 from rootless.nameserver.server import serve
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 60.0
+# What no test waits for in vain on a machine that stalls.
+_LONG = {"_SECONDS": PATIENCE, "_IDLE_SECONDS": PATIENCE}
 FRONT, BACK = "127.0.1.1", "127.0.2.1"
 """Where the server listens on two networks."""
 WEB, DB, BOTH, STRANGER = "127.0.1.2", "127.0.1.3", "127.0.1.4", "127.0.1.9"
@@ -77,7 +78,7 @@ def running(servers: list[str] | None = None, port: int = 53, **bounds: float) -
     ours, theirs = Channel.pair()
 
     def main() -> int:
-        for name, value in {"_PORT": port, **bounds}.items():
+        for name, value in {"_PORT": port, **_LONG, **bounds}.items():
             module = forwarding if hasattr(forwarding, name) else listening
             assert hasattr(module, name)
             setattr(module, name, value)
@@ -194,11 +195,3 @@ def says(address: str, count: int = 1) -> Respond:
 def silent(query: bytes) -> list[bytes]:
     """Answer nothing."""
     return []
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
