@@ -153,7 +153,10 @@ def settings(container: Container) -> dict[str, Any]:
     for port in published(container):
         found = ports.get(str(port)) or []
         ports[str(port)] = [*found, {"HostIp": port.ip or ANY, "HostPort": str(port.host)}]
-    return {"Ports": Map(ports), **ends, "Networks": Map(networks or {str(mode): ends})}
+    # The networks of another container are shown there.
+    if not networks and mode.name != "container":
+        networks = {str(mode): ends}
+    return {"Ports": Map(ports), **ends, "Networks": Map(networks)}
 
 
 def host_config(container: Container) -> dict[str, Any]:

@@ -14,6 +14,8 @@ Spec = dict[str, Any]
 
 # Our one annotation: what the specification has no field for, as JSON.
 ANNOTATION: Final = "rl.container"
+# What a mode begins with that names another container.
+JOIN: Final = "container:"
 # image-spec, conversion.md: where the image's StopSignal goes.
 STOP_SIGNAL: Final = "org.opencontainers.image.stopSignal"
 
@@ -47,6 +49,23 @@ class Extra(NamedTuple):
     ports: Sequence[Mapping[str, Any]] = ()
     exposed: Sequence[str] = ()
     subpaths: Mapping[str, str] = {}
+
+    @property
+    def joined(self) -> dict[str, str]:
+        """Which containers' namespaces it has: their IDs by the types of these."""
+        return joined(self.request["network"], self.request.get("namespaces", {}))
+
+
+def joined(network: str, modes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the containers that modes name, by the types of the namespaces."""
+    named = {"network": network, "user": modes.get("userns", "")}
+    named |= {kind: modes.get(kind, "") for kind in ("pid", "ipc", "uts")}
+    return {kind: name for kind, mode in named.items() if (name := named_in(mode))}
+
+
+def named_in(mode: str) -> str:
+    """Return the container that a mode names, "" if it is another mode."""
+    return mode.removeprefix(JOIN) if mode.startswith(JOIN) else ""
 
 
 def read_extra(spec: Spec) -> Extra:

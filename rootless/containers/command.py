@@ -35,6 +35,10 @@ def set_oom_score(settings: dict[str, Any]) -> None:
     if (score := settings.get("oomScoreAdj")) is None:
         return
     try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            if int(file.read()) == score:
+                # It may be inherited, and not ours to write any more.
+                return
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(score))
     except OSError as error:

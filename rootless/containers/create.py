@@ -6,14 +6,15 @@ and an image that is in the store.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import socket
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rootless.containers import confinement, devices, disk, identity, names, namespaces
+from rootless.containers import annotation, confinement, devices, disk, identity, names, namespaces
 from rootless.containers.announce import announce
 from rootless.containers.request import Request, valid_name
 from rootless.containers.seccomp import filters, program
@@ -39,6 +40,9 @@ from rootless.networks.mode import Mode
 from rootless.networks.request import NetworkRequest
 from rootless.volumes.store import VolumeStore
 
+if TYPE_CHECKING:
+    from rootless.containers.joining import Others
+
 # Where Podman's packages put what its containers start with.
 _PODMAN: Final = ":/usr/libexec/podman:/usr/lib/podman"
 # As high as Docker goes: programs that close every possible descriptor stay quick.
@@ -61,23 +65,32 @@ def create(
 
         request = connections.resolved(root, request)
     sources = find_sources(root, request, image.config.volumes)
+    others: Others | None = None
+    joined = annotation.joined(request.network, request.namespaces._asdict())
+    if joined:
+        from rootless.containers import joining
+
+        request, others = joining.resolve(containers, request)
     container_id = os.urandom(32).hex()
     mode = Mode.parse(request.network)
-    namespaces.check_network(
-        mode.name, request.namespaces.shared, [source for _, source in sources.mounts]
-    )
+    for helper in (mode.name, *(others.programs if others else ())):
+        namespaces.check_network(
+            helper, request.namespaces.shared, [source for _, source in sources.mounts]
+        )
+    connected = others.connected if others else mode.helper
     shared = mode.name == "host"
     isolation = request.isolation
     host_name = shared or "uts" in request.namespaces.shared
-    hostname = request.hostname or (socket.gethostname() if host_name else container_id[:12])
+    hostname = request.hostname or (others.hostname if others else None)
+    hostname = hostname or (socket.gethostname() if host_name else container_id[:12])
     images = ImageStore(root)
     draft = root / "tmp" / f"container-{container_id}"
     # While the store is held, no sweep takes the layers of this image or the draft away.
-    with images.shared(), identity.choose(root, request, image.config.user) as ids:
+    with images.shared(), _identity(root, request, image, others) as ids:
         draft.mkdir(mode=0o700, parents=True)
         try:
             seccomp = filters.wanted(
-                isolation, confinement.capabilities(isolation, connected=mode.helper)
+                isolation, confinement.capabilities(isolation, connected=connected)
             )
             spec = build(
                 request,
@@ -91,6 +104,8 @@ def create(
                     nofile=_nofile(),
                     devices=devices.host_devices() if isolation.privileged else (),
                     seccomp=seccomp,
+                    joined=joined,
+                    connected=connected,
                     nodes=devices.find(request.devices),
                     host_mqueue=os.path.isdir("/dev/mqueue"),
                     user=ids.user,
@@ -138,6 +153,14 @@ def warnings(request: Request, image: Image) -> list[str]:
         if resources(request.limits):
             found.append("--cgroups=disabled: the container runs without its limits")
     return found
+
+
+def _identity(
+    root: Path, request: Request, image: Image, others: Others | None
+) -> contextlib.AbstractContextManager[identity.Identity]:
+    if others is not None:
+        return contextlib.nullcontext(identity.Identity(others.maps))
+    return identity.choose(root, request, image.config.user)
 
 
 def _fill(draft: Path, top_layer: Path) -> None:

@@ -70,7 +70,8 @@ def plan(
     if privileged:
         every = list(NAMES)
         settings["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
-    flags = sum(_NAMESPACES.get(space["type"], 0) for space in spec["linux"]["namespaces"])
+    kinds = [space["type"] for space in spec["linux"]["namespaces"]]
+    flags = sum(_NAMESPACES.get(kind, 0) for kind in (*kinds, *container.extra.joined))
     return {
         "process": settings,
         "flags": flags,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from fuse_overlay.mount import mount_data
 from rootless.containers import command, handshake, interpreter, owner, rootfs, terminal
-from rootless.containers.annotation import Spec, read_extra
+from rootless.containers.annotation import Extra, Spec, read_extra
 from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.errors import RlError
@@ -42,12 +42,13 @@ def main(
     with handshake.failures_sent(channel):
         handshake.wait_for_go(channel)
         command.set_oom_score(spec["process"])
+        extra = read_extra(spec)
+        _begin_among_others(extra, channel)
         if any(space["type"] == "cgroup" for space in spec["linux"]["namespaces"]):
             syscalls.unshare(syscalls.CLONE_NEWCGROUP)
         # Nothing mounted from here on may reach the host; what the host mounts may reach us.
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         # As the user himself: root of the container may be somebody else, whom paths are closed to.
-        extra = read_extra(spec)
         sources = rootfs.open_sources(spec, extra, trees)
         fillings = rootfs.open_fillings(spec, extra)
         bundle = os.path.dirname(spec["root"]["path"])
@@ -127,6 +128,15 @@ def _set_up(
     process.die_with_parent()
     channel.send({"ready": True}, *master)
     process.close_all_but([channel.fileno()])
+
+
+def _begin_among_others(extra: Extra, channel: Channel) -> None:
+    """Tell the supervisor what our processes are known by, in a PID namespace of another one."""
+    if "pid" not in extra.joined:
+        return
+    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    channel.send({"mounts": True}, mounts)
+    os.close(mounts)
 
 
 def _begin_network(spec: Spec) -> list[int]:

@@ -6,9 +6,10 @@ to is idmaps's and spec's. Made by the command line, parts of the Request.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
+from rootless.containers.annotation import JOIN, named_in
 from rootless.errors import RlError
 
 # Podman's word for the groups of the user outside.
@@ -66,17 +67,17 @@ class Namespaces(NamedTuple):
 
 def check_mode(kind: str, mode: str) -> str:
     """Return a mode of --pid, --ipc or --uts; RlError if it is none."""
-    if mode and mode not in _MODES[kind]:
-        if mode.startswith("container:"):
-            raise RlError(f"--{kind} {mode}: to join another container's is not here yet")
-        raise RlError(f"invalid --{kind} {mode!r}: there are {', '.join(_MODES[kind])}")
+    if mode and mode not in _MODES[kind] and not named_in(mode):
+        modes = ", ".join((*_MODES[kind], f"{JOIN}NAME"))
+        raise RlError(f"invalid --{kind} {mode!r}: there are {modes}")
     return mode
 
 
-def check_hostname(hostname: str | None, shared: frozenset[str]) -> None:
-    """Raise RlError for a name of one's own in the host's UTS namespace."""
-    if hostname is not None and "uts" in shared:
-        raise RlError("--hostname and --uts host contradict each other")
+def check_hostname(hostname: str | None, uts: str) -> None:
+    """Raise RlError for a name of one's own in a UTS namespace that is not."""
+    if hostname is not None and uts not in ("", "private"):
+        # Docker's own words.
+        raise RlError(f"conflicting options: hostname and the UTS mode (--uts {uts})")
 
 
 def check_network(program: str, shared: frozenset[str], sources: Iterable[str]) -> None:
@@ -129,7 +130,9 @@ def parse_umask(text: str | None) -> int | None:
     return int(text, 8)
 
 
-def parse_sysctls(texts: Iterable[str], shared: frozenset[str]) -> dict[str, str]:
+def parse_sysctls(
+    texts: Iterable[str], shared: frozenset[str], joined: Collection[str] = ()
+) -> dict[str, str]:
     """Read NAME=VALUE; RlError for one that is not of a namespace that the container has."""
     found = {}
     for text in texts:
@@ -140,13 +143,15 @@ def parse_sysctls(texts: Iterable[str], shared: frozenset[str]) -> dict[str, str
         if "\0" in value or ".." in name:
             raise RlError(f"invalid sysctl {text!r}")
         if name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
-            owner, host = "IPC", "ipc" in shared
+            owner = "ipc"
         elif name.startswith("net."):
-            owner, host = "network", "network" in shared
+            owner = "network"
         else:
             raise RlError(f"sysctl {name} is not in a separate kernel namespace, it is the host's")
-        if host:
-            raise RlError(f"sysctl {name} cannot be set: the container has the host's {owner}")
+        if owner in shared or owner in joined:
+            whose = "the host's" if owner in shared else "another container's"
+            what = {"ipc": "IPC"}.get(owner, owner)
+            raise RlError(f"sysctl {name} cannot be set: the container has {whose} {what}")
         found[name] = value
     return found
 

@@ -20,7 +20,7 @@ def listing(container: Container, options: Sequence[str]) -> list[list[str]]:
     init = container.state.init
     if container.state.status != "running" or init is None:
         raise container.not_running()
-    members = _of_host(init.pid) if "pid" in container.shared else _members(init.pid)
+    members = _members(init.pid) if container.owns_processes else _among_others(container, init.pid)
     try:
         done = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -42,11 +42,11 @@ def _members(init: int) -> set[str]:
     return {pid for pid in os.listdir("/proc") if pid.isdecimal() and _namespace(pid) == namespace}
 
 
-def _of_host(init: int) -> set[str]:
+def _among_others(container: Container, init: int) -> set[str]:
     """Return the processes of a container that has no PID namespace of its own."""
-    from rootless.containers.strays import Strays
+    from rootless.containers.strays import find
 
-    strays = Strays(init)
+    strays = find(container, init)
     try:
         return set(map(str, strays.members()))
     finally:

@@ -37,7 +37,7 @@ def remove(root: Path, container: Container, *, force: bool = False, volumes: bo
         stop.kill(container)
     stop.wait_for_supervisor(container)
     _sweep_cgroup(container)
-    if "pid" in container.shared:
+    if not container.owns_processes:
         # Its supervisor may have been killed before it could see to this.
         from rootless.containers.strays import kill_leftovers
 

@@ -1,8 +1,8 @@
 """What a container shares with others while it runs, and how it is cloned because of that.
 
-What is shared is held by rl-holder, in whose user namespace the container is nested then. One that
-shares nothing, as nearly all, has no holder and is nested nowhere. Called by the supervisor, and by
-`view` for a container that does not run.
+What is shared is held by rl-holder, in whose user namespace the container is nested then; what is
+another container's is joined. One that shares nothing, as nearly all, has no holder and is nested
+nowhere. Called by the supervisor, and by `view` for a container that does not run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rootless.containers.store import Container
+from rootless.containers.store import Container, ContainerStore
+from rootless.errors import RlError
 from rootless.kernel import process, userns
 from rootless.kernel.userns import Maps
 from rootless.volumes.store import is_limited
 
 if TYPE_CHECKING:
+    from rootless.containers.joined import Joined
     from rootless.holder.client import Holder
     from rootless.kernel.nested import Outer
     from rootless.volumes.mounted import Mounted
@@ -37,6 +39,7 @@ class Sharing:
         self.holder: Holder | None = None
         self.outer: Outer | None = None
         self.trees: dict[str, int] = {}
+        self.joined: Joined | None = None
         self._volumes: Mounted | None = None
         limited = {} if container is None else _limited_volumes(container)
         if container is None or not (limited or connected):
@@ -56,6 +59,18 @@ class Sharing:
             self.close()
             raise
 
+    def join(self, containers: ContainerStore, container: Container) -> None:
+        """Have PID 1 begin in namespaces of other containers; RlError where one does not run."""
+        from rootless.containers.joined import open_all
+
+        if self.outer is not None:
+            raise RlError(
+                "a container that joins another one is in its user namespace: it cannot have a "
+                "volume with a size or a network of rl network create"
+            )
+        self.joined = open_all(containers, container)
+        self.trees = {**self.joined.trees}
+
     def clone(
         self,
         main: Callable[[], int],
@@ -67,6 +82,8 @@ class Sharing:
         """Run ``main`` in new namespaces, as ``process.fork``; it has ``trees``, we no longer."""
         keep = [*keep, *self.trees.values()]
         try:
+            if self.joined is not None:
+                return self.joined.clone(main, flags, keep, cgroup)
             if self.outer is None:
                 return process.fork(main, flags, keep, cgroup)
             from rootless.kernel import nested
@@ -75,10 +92,12 @@ class Sharing:
         finally:
             if self._volumes is not None:
                 self._volumes.close_trees()
+            if self.joined is not None:
+                self.joined.close()
 
     def write_maps(self, child: process.Child, maps: Maps) -> None:
         """Map the ids of what was cloned, where that was not done with it."""
-        if self.outer is None:
+        if self.outer is None and self.joined is None:
             userns.write_maps(child.pid, maps)
 
     def watched(self) -> dict[int, int]:
@@ -97,6 +116,8 @@ class Sharing:
 
     def close(self) -> None:
         """Give all back."""
+        if self.joined is not None:
+            self.joined.close()
         for part in (self._volumes, self.holder):
             if part is not None:
                 part.close()

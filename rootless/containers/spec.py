@@ -113,6 +113,10 @@ class Place(NamedTuple):
     user: str = ""
     accounts: Mapping[str, str] = {}
     seccomp: Mapping[str, Any] | None = None
+    joined: Collection[str] = ()
+    """The types of the namespaces that are another container's."""
+    connected: bool = False
+    """Whether that one's network is connected by a program of ours."""
 
 
 def build(
@@ -168,7 +172,7 @@ def build(
             "gidMappings": [_mapping(entry) for entry in place.maps.gids],
             "namespaces": [
                 {"type": name}
-                for name in surroundings.own_namespaces(request.namespaces)
+                for name in surroundings.own_namespaces(request.namespaces, place.joined)
                 + ([] if _host_cgroups(request) else ["cgroup"])
                 + (["network"] if own_network else [])
             ],
@@ -248,7 +252,7 @@ def _process(
     if not cwd.startswith("/"):
         raise RlError(f"the working directory {cwd!r} is invalid: it must be an absolute path")
     capabilities = confinement.capabilities(
-        request.isolation, connected=Mode.parse(request.network).helper
+        request.isolation, connected=place.connected or Mode.parse(request.network).helper
     )
     return {
         "terminal": request.terminal,
@@ -299,7 +303,7 @@ def _mounts(request: Request, place: Place, asked: list[tuple[Mount, str]]) -> l
         _made_writable(mount) if mount["destination"] in writable else mount for mount in system
     ]
     defaults = [proc, *(_mountable(mount, place.maps) for mount in _DEV), *system]
-    defaults = surroundings.mounts(defaults, request.namespaces, place.host_mqueue)
+    defaults = surroundings.mounts(defaults, request.namespaces, place.host_mqueue, place.joined)
     pairs = {path: path for path in place.devices} | {
         node.target: node.source for node in place.nodes
     }

@@ -134,9 +134,14 @@ class Container(NamedTuple):
 
     @property
     def shared(self) -> set[str]:
-        """The types of the namespaces that are not its own."""
+        """The types of the namespaces that are the host's."""
         own = {space["type"] for space in self.config["linux"]["namespaces"]}
-        return {"pid", "ipc", "uts", "network"} - own
+        return {"pid", "ipc", "uts", "network"} - own - self.extra.joined.keys()
+
+    @property
+    def owns_processes(self) -> bool:
+        """Whether the end of its PID 1 is that of all its processes, in a namespace of its own."""
+        return any(space["type"] == "pid" for space in self.config["linux"]["namespaces"])
 
     @property
     def auto_remove(self) -> bool:

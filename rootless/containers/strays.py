@@ -1,8 +1,10 @@
 """The processes of a container that has no PID namespace of its own, whose end would be theirs.
 
-Owns the search for them: every process in the container's user namespace, or in
-one below it, is the container's, whoever its parent is by now. Called by the
-supervisor at each end, and before a removal where there was no supervisor to do it.
+Owns the search for them, whoever their parents are by now. With the host's PID
+namespace every process in the container's user namespace, or in one below it, is
+the container's; with another container's, whose user namespace it has as well, what
+is in its mount namespace or has its mounts. Called by the supervisor at each end,
+and before a removal where there was no supervisor to do it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from rootless.containers.store import Container
 from rootless.errors import RlError
 from rootless.kernel import proc
 
@@ -27,6 +30,25 @@ Identity = tuple[int, int]
 
 
 class Strays:
+    """Processes of one container, but for ourselves."""
+
+    def __contains__(self, pid: int) -> bool:
+        """Tell whether a process is one of them."""
+        raise NotImplementedError
+
+    def members(self) -> list[int]:
+        """Return those that run."""
+        return [pid for pid in _processes() if pid in self]
+
+    def kill(self) -> None:
+        """Kill all, until there is none."""
+        _kill_all(self.__contains__)
+
+    def close(self) -> None:
+        """Let the namespace go that they are known by."""
+
+
+class OfHost(Strays):
     """All processes in the user namespace of ``pid``, which is not ours."""
 
     def __init__(self, pid: int) -> None:
@@ -51,31 +73,53 @@ class Strays:
         finally:
             os.close(namespace)
 
-    def members(self) -> list[int]:
-        """Return those that run."""
-        return [pid for pid in _processes() if pid in self]
+    def close(self) -> None:
+        """Let the namespace go."""
+        os.close(self._held)
 
-    def kill(self) -> None:
-        """Kill all, until there is none."""
-        _kill_all(self.__contains__)
+
+class OfOthers(Strays):
+    """All processes in a container's mount namespace, of which this is a descriptor, ours now.
+
+    And those that left it for one of their own, which takes CAP_SYS_ADMIN, but have its mounts.
+    """
+
+    def __init__(self, container_id: str, mounts: int) -> None:
+        self._id = container_id
+        self._held = mounts
+        self._identity = _identity(mounts)
+
+    def __contains__(self, pid: int) -> bool:
+        """Tell whether a process is in the namespace or has what is mounted in it."""
+        with contextlib.suppress(OSError):  # another user's, or gone
+            found = os.stat(f"/proc/{pid}/ns/mnt")
+            return (found.st_dev, found.st_ino) == self._identity or _has_mounts(pid, self._id)
+        return False
 
     def close(self) -> None:
         """Let the namespace go."""
         os.close(self._held)
 
 
+def find(container: Container, init: int) -> Strays:
+    """Return the processes of a container that runs, and has no PID namespace of its own."""
+    if "pid" in container.shared:
+        return OfHost(init)
+    mounts = os.open(f"/proc/{init}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    return OfOthers(container.id, mounts)
+
+
 def kill_leftovers(container_id: str) -> None:
     """Kill what a container left behind whose supervisor was killed: what has its mounts."""
-    mark = f"/containers/{container_id}/".encode()
+    _kill_all(lambda pid: _has_mounts(pid, container_id))
 
-    def has_mounts(pid: int) -> bool:
-        try:
-            with open(f"/proc/{pid}/mountinfo", "rb") as file:
-                return mark in file.read()
-        except OSError:
-            return False
 
-    _kill_all(has_mounts)
+def _has_mounts(pid: int, container_id: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/mountinfo", "rb") as file:
+            return f"/containers/{container_id}/".encode() in file.read()
+    except OSError:
+        return False
 
 
 def _kill_all(wanted: Callable[[int], bool]) -> None:

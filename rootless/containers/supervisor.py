@@ -142,6 +142,7 @@ class _Supervisor:
                 networks = user_networks(self._containers, container)
                 sharing = Sharing(self._root, container, connected=bool(networks))
                 with closing(sharing):
+                    self._join(sharing)
                     return self._run(server, group, sharing, networks), ""
         except RlError as error:
             self._record.ended(error.exit_code, again=self._began > 0 and self._again(125))
@@ -164,12 +165,18 @@ class _Supervisor:
         )
         channel, theirs = Channel.pair()
         child = clone(spec, streams, theirs, group.prepare() if group else -1, sharing)
-        strays = self._strays(child)
-        with closing(network), _killed_at_the_end(child, channel, streams, writer, group, strays):
+        with (
+            closing(network),
+            _killed_at_the_end(child, channel, streams, writer, group),
+            contextlib.ExitStack() as stack,
+        ):
             start = Start(child, channel, server, network, self._console, sharing)
             start.agreed = self._restarts > 0
             sharing.write_maps(child, self._maps)
             channel.send({"go": True})
+            strays = self._strays(start, stack)
+            # The overlay server shares a user namespace only with processes that cannot see it.
+            hidden = strays is None and sharing.joined is None
             fuse, *connection = start.expect("fuse")
             if connection:
                 network.start(*connection)
@@ -181,7 +188,7 @@ class _Supervisor:
                 disk=disk.of(self._record.container),
                 pidfd=child.pidfd,
                 fuse=fuse,
-                **idmaps.serving(self._maps, userns.storage_maps(), hidden=strays is None),
+                **idmaps.serving(self._maps, userns.storage_maps(), hidden=hidden),
             )
             os.close(fuse)
             streams.connect(start.expect("ready"))
@@ -199,8 +206,7 @@ class _Supervisor:
                 healthstate.begin(self._container)
             self._record.started(child.pid, ports)
             channel.send({"start": True})
-            with contextlib.ExitStack() as stack:
-                return self._carry(streams, start, stack, strays)
+            return self._carry(streams, start, stack, strays)
 
     def _open_log(self, path: Path) -> log.Writer:
         limits = log.Limits.parse(self._container.extra.request.get("log_options", {}))
@@ -213,15 +219,32 @@ class _Supervisor:
             self._group = cgroup.make(container, [os.getpid(), server.pid], self._record.placed)
         return self._group
 
-    def _strays(self, child: process.Child) -> Strays | None:
-        """Return the search for what PID 1 leaves behind, where there is no PID namespace."""
-        if "pid" not in self._container.shared:
-            return None
-        from rootless.containers.strays import Strays, kill_leftovers
+    def _join(self, sharing: Sharing) -> None:
+        """Join other containers, if there are any to be joined."""
+        if not self._container.owns_processes and self._container.state.started_at:
+            from rootless.containers.strays import kill_leftovers
 
-        if self._container.state.started_at:
             kill_leftovers(self._container.id)
-        return Strays(child.pid)
+        if self._container.extra.joined:
+            sharing.join(self._containers, self._container)
+
+    def _strays(self, start: Start, stack: contextlib.ExitStack) -> Strays | None:
+        """Return the search for what PID 1 leaves behind, where there is no PID namespace.
+
+        All of it is killed when the ``stack`` is left.
+        """
+        if self._container.owns_processes:
+            return None
+        from rootless.containers import strays
+
+        found: Strays
+        if "pid" in self._container.shared:
+            found = strays.OfHost(start.child.pid)
+        else:
+            found = strays.OfOthers(self._container.id, *start.expect("mounts"))
+        stack.callback(found.close)
+        stack.callback(found.kill)
+        return found
 
     def _carry(
         self,
@@ -310,7 +333,6 @@ def _killed_at_the_end(
     streams: Streams,
     writer: log.Writer | None,
     group: Group | None,
-    strays: Strays | None,
 ) -> Iterator[None]:
     try:
         yield
@@ -319,9 +341,6 @@ def _killed_at_the_end(
         child.wait()
         if group is not None:
             group.end_run()
-        if strays is not None:
-            strays.kill()
-            strays.close()
         channel.close()
         streams.close()
         if writer is not None:

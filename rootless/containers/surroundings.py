@@ -6,7 +6,7 @@ what only its own could have. Pure. Called by spec.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from rootless.containers.devices import Node
@@ -19,23 +19,32 @@ INIT_PATH: Final = "/dev/init"
 UNLIMITED: Final = 2**64 - 1
 
 
-def own_namespaces(wanted: Namespaces) -> list[str]:
-    """Return the types of those that the container does not share, but for network and cgroup."""
-    kinds = ("user", "mount", "pid", "uts", "ipc")
-    return [kind for kind in kinds if kind not in wanted.shared]
+def own_namespaces(wanted: Namespaces, joined: Collection[str]) -> list[str]:
+    """Return the types of those that the container does not share, but for network and cgroup.
+
+    A container that has any of another one has its user namespace, too.
+    """
+    kinds = ("user", "mount", "pid", "uts", "ipc")[1 if joined else 0 :]
+    return [kind for kind in kinds if kind not in wanted.shared and kind not in joined]
 
 
 def mounts(
-    defaults: Iterable[dict[str, Any]], wanted: Namespaces, host_mqueue: bool
+    defaults: Iterable[dict[str, Any]],
+    wanted: Namespaces,
+    host_mqueue: bool,
+    joined: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the default mounts as the namespaces want them.
 
     /proc, /dev/mqueue and the memory in /dev/shm belong to a namespace: of the
-    host's, only the host's own mount is to be had.
+    host's, only the host's own mount is to be had. The memory of another container
+    is not mounted by its path: it is handed over as a mount (``joined``).
     """
     shared: set[str] = {"/proc"} if "pid" in wanted.shared else set()
     if "ipc" in wanted.shared:
         shared |= {"/dev/shm", "/dev/mqueue"}
+    if "ipc" in joined:
+        shared |= {"/dev/shm"}
     left_out = {"/dev/shm"} if wanted.ipc == "none" else set()
     if not host_mqueue:
         left_out |= shared & {"/dev/mqueue"}

@@ -67,8 +67,8 @@ class Mode(NamedTuple):
                 options = (rest,)
             case _:
                 raise RlError(
-                    f"invalid network {text!r}: there are none, host, private, pasta[:OPTION,…] "
-                    "and slirp4netns[:OPTION,…]"
+                    f"invalid network {text!r}: there are none, host, private, pasta[:OPTION,…], "
+                    "slirp4netns[:OPTION,…] and container:NAME"
                 )
         return cls(name, options)
 

@@ -125,7 +125,7 @@ def test_host_name_and_memory_are_seen_and_exec_sees_the_same(rl: Rl) -> None:
         rl("rm", "-f", "open")
     finally:
         shared.unlink()
-    assert "contradict each other" in refused(rl, "--uts", "host", "--hostname", "box")
+    assert "hostname and the UTS mode" in refused(rl, "--uts", "host", "--hostname", "box")
 
 
 def test_without_shared_memory_there_is_none(rl: Rl) -> None:

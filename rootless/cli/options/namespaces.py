@@ -10,6 +10,7 @@ import click
 from rootless.cli import complete
 from rootless.cli.options import network, together
 from rootless.containers import namespaces
+from rootless.containers.annotation import joined, named_in
 
 options = together(
     click.option(
@@ -17,28 +18,28 @@ options = together(
         default="",
         metavar="MODE",
         shell_complete=complete.words("keep-id", "nomap", "auto", "single", "host"),
-        help="Whose ids the container's are: keep-id, nomap, auto, single, host.",
+        help="Whose ids the container's are: keep-id, nomap, auto, single, host, container:NAME.",
     ),
     click.option(
         "--pid",
         default="",
         metavar="MODE",
         shell_complete=complete.words("host", "private"),
-        help="host: see the host's processes.",
+        help="See the processes of the host or container:NAME.",
     ),
     click.option(
         "--ipc",
         default="",
         metavar="MODE",
         shell_complete=complete.words("host", "none", "private", "shareable"),
-        help="host: share memory with the host; none.",
+        help="Share memory: shareable, host or container:NAME; private; none.",
     ),
     click.option(
         "--uts",
         default="",
         metavar="MODE",
         shell_complete=complete.words("host", "private"),
-        help="host: have the host's name.",
+        help="Have the name of the host or container:NAME.",
     ),
     click.option("--shm-size", metavar="SIZE", help="The size of /dev/shm, 64m by default."),
     click.option(
@@ -64,7 +65,7 @@ options = together(
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields; RlError for what is none of the modes or numbers."""
     wanted: dict[str, Any] = {"userns": values["userns"]}
-    if values["userns"]:
+    if values["userns"] and not named_in(values["userns"]):
         from rootless.containers.idmaps import Mode
 
         Mode.parse(values["userns"])
@@ -76,11 +77,13 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
         wanted["shm_size"] = parse_size(values["shm_size"])
     wanted["ulimits"] = namespaces.parse_ulimits(values["ulimit"])
     shared = namespaces.Namespaces(**wanted).shared
-    namespaces.check_hostname(values["hostname"], shared)
+    namespaces.check_hostname(values["hostname"], wanted["uts"])
     if values["sysctl"]:
-        if not network.mode_of(values).own_namespace:
+        mode = network.mode_of(values)
+        if mode.name == "host":
             shared |= {"network"}
-        wanted["sysctls"] = namespaces.parse_sysctls(values["sysctl"], shared)
+        others = joined(str(mode), wanted)
+        wanted["sysctls"] = namespaces.parse_sysctls(values["sysctl"], shared, others)
     return {
         "namespaces": namespaces.Namespaces(**wanted),
         "devices": namespaces.parse_devices(values["device"]),

@@ -22,7 +22,8 @@ options = together(
         multiple=True,
         metavar="NETWORK",
         shell_complete=complete.modes,
-        help="bridge, none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…]; or user "
+        help="bridge, none, host, private, pasta[:OPTION,…], slirp4netns[:OPTION,…], "
+        "container:NAME; or user "
         "networks: NAME[:ip=…,ip6=…,mac=…,alias=…,interface_name=…].",
     ),
     click.option(
@@ -79,7 +80,7 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     else:
         net, warning = mode.choose(asked[0] if asked else None)
     if net.name == "container":
-        raise RlError("--network container:NAME is not here yet")
+        _check_joined(values)
     if warning:
         click.echo(f"rl: warning: {warning}", err=True)
     wanted = request.NetworkRequest(
@@ -148,3 +149,20 @@ def _on_networks(
     wish.check_all(wishes)
     networks = tuple(found._asdict() for found in wishes)
     return wanted._replace(ip=None, mac_address=None, networks=networks)
+
+
+def _check_joined(values: Mapping[str, Any]) -> None:
+    """Raise RlError for what another container's network has already, in Docker's own words."""
+    from rootless.errors import RlError
+
+    for options, what in {
+        ("hostname",): "hostname and the network mode",
+        ("publish", "publish_all"): "port publishing and the container type network mode",
+        ("expose",): "port exposing and the container type network mode",
+        ("dns", "dns_search", "dns_option"): "dns and the network mode",
+        ("add_host",): "custom host-to-IP mapping and the network mode",
+        ("mac_address",): "mac-address and the network mode",
+        ("ip",): "ip and the network mode",
+    }.items():
+        if any(values[option] for option in options):
+            raise RlError(f"conflicting options: {what}")
