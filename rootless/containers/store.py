@@ -277,7 +277,9 @@ class ContainerStore:
         """Record changes, as ``update`` does; the caller holds the lock."""
         with unless_removed(container):
             state = _parse_state((container.path / "state.json").read_bytes())._replace(**changes)
-            write_state(container.path, state)
+            # One that is going to be removed at once has nothing that should outlast a crash.
+            removed = state.status == "exited" and container.auto_remove
+            write_state(container.path, state, durable=not removed)
         return container._replace(state=state)
 
     def remove(self, container_id: str) -> None:
@@ -343,9 +345,9 @@ def name_in_use(name: str, owner: str) -> RlError:
     )
 
 
-def write_state(path: Path, state: State) -> None:
+def write_state(path: Path, state: State, *, durable: bool = True) -> None:
     """Write state.json of the container directory ``path``."""
-    replace_file(path / "state.json", json.dumps(as_dict(state)).encode())
+    replace_file(path / "state.json", json.dumps(as_dict(state)).encode(), durable=durable)
 
 
 def _read_state(path: Path) -> State:

@@ -303,6 +303,7 @@ class _Supervisor:
                 self._record.out_of_memory()
             if child.pidfd in ready:
                 child.wait()
+                start.network.end()
                 if strays is not None:
                     strays.kill()
                 streams.drain()

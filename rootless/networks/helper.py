@@ -168,6 +168,11 @@ class Helper:
             lines = []
         return next((line for line in reversed(lines) if line.strip()), f"status {status}")
 
+    def end(self) -> None:
+        """Have the program end, which takes it a while; ``close`` waits for it."""
+        if self._child is not None:
+            self._child.kill()
+
     def close(self) -> None:
         """End the program."""
         if self._child is not None:
