@@ -388,8 +388,6 @@ def _namespaces(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mounts(container: Container) -> Iterator[dict[str, Any]]:
     """Yield what was mounted for the user or the image, not what every container has."""
-    from rootless.containers.request import PROPAGATIONS
-
     extra = container.extra
     asked = {mount["target"] for mount in extra.request["mounts"]}.union(extra.binds)
     for mount in container.config["mounts"]:
@@ -397,6 +395,8 @@ def _mounts(container: Container) -> Iterator[dict[str, Any]]:
         volume = extra.volumes.get(target)
         if volume is None and target not in asked:
             continue
+        from rootless.containers.request import PROPAGATIONS
+
         propagation = [option for option in options if option in PROPAGATIONS]
         yield {
             "Type": "volume" if volume else mount["type"],

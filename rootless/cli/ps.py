@@ -62,7 +62,6 @@ def ps(
     from rootless.cli import container_view
     from rootless.cli.output import render
     from rootless.cli.selection import choose
-    from rootless.containers.changes import sizes
 
     root = settings.root
     containers, all_states = choose(root, conditions)
@@ -73,6 +72,8 @@ def ps(
         alive = ("running", "restarting")
         containers = [container for container in containers if container.state.status in alive]
     if sort == "size":
+        from rootless.containers.changes import sizes
+
         written = sizes(containers)
         containers.sort(key=lambda container: written[container.id])
     elif sort:

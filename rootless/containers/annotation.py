@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 Spec = dict[str, Any]
@@ -70,4 +71,9 @@ def named_in(mode: str) -> str:
 
 def read_extra(spec: Spec) -> Extra:
     """Return what ``build`` put into the annotation."""
-    return Extra(**json.loads(spec["annotations"][ANNOTATION]))
+    return _parse(spec["annotations"][ANNOTATION])
+
+
+@lru_cache(maxsize=4)  # whoever asks for one of a container's inputs asks for more of them
+def _parse(annotation: str) -> Extra:
+    return Extra(**json.loads(annotation))

@@ -78,6 +78,11 @@ class Connected:
         if self._way_out is not None:
             self._way_out.advance()
 
+    def end(self) -> None:
+        """Have the way out end; ``close`` waits for it."""
+        if self._way_out is not None:
+            self._way_out.end()
+
     def close(self) -> None:
         """End the way out; the networks are given back with the holder."""
         if self._way_out is not None:

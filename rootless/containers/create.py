@@ -123,7 +123,7 @@ def create(
             with containers.locked():
                 if request.net.networks:
                     connections.check_there(root, request)
-                taken = {other.name: other.id for other in containers.list()}
+                taken = containers.names()
                 name = _checked_name(request.name, taken) or names.generate(taken)
                 for name_of_volume, labels, limit in sources.volumes():
                     if volumes.create(name_of_volume, labels, limit):

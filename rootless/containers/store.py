@@ -122,10 +122,12 @@ class Container(NamedTuple):
     @property
     def paused(self) -> bool:
         """Whether all its processes are frozen."""
+        cgroup = self.state.cgroup
+        if self.state.status != "running" or not cgroup:
+            return False
         from rootless.cgroups import tree
 
-        cgroup = self.state.cgroup
-        return self.state.status == "running" and bool(cgroup) and tree.frozen(cgroup)
+        return tree.frozen(cgroup)
 
     @property
     def restart(self) -> str:
@@ -175,15 +177,26 @@ class ContainerStore:
                     found.append(container)
         return sorted(found, key=lambda container: container.created, reverse=True)
 
+    def names(self) -> dict[str, str]:
+        """Return the ID of each container by its name, and read no more than that takes."""
+        found = {}
+        for container_id in _names(self._directory):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                state = json.loads((self.path(container_id) / "state.json").read_bytes())
+                found[str(state["name"])] = container_id
+        return found
+
     def get(self, name: str) -> Container:
         """Return the container called ``name``, or whose ID is or uniquely starts with it.
 
         Raises ContainerNotFound; ContainerDamaged for one known by its ID only.
         """
-        for container in self.list():
-            if name in (container.name, container.id):
+        known = _names(self._directory)
+        owner = self.names().get(name, name)
+        with contextlib.suppress(ContainerDamaged):
+            if owner in known and (container := self._read(owner)):
                 return container
-        matches = [known for known in _names(self._directory) if name and known.startswith(name)]
+        matches = [one for one in known if name and one.startswith(name)]
         if len(matches) > 1:
             raise RlError(f"{name} is ambiguous: the IDs of {len(matches)} containers start so")
         found = self._read(matches[0]) if matches else None
@@ -268,9 +281,8 @@ class ContainerStore:
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name; the caller has checked its form."""
         with self.locked():
-            for other in self.list():
-                if other.name == name:
-                    raise name_in_use(name, other.id)
+            if owner := self.names().get(name):
+                raise name_in_use(name, owner)
             self.change(container, name=name)
 
     def change(self, container: Container, **changes: Any) -> Container:

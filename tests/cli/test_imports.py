@@ -53,6 +53,7 @@ def test_ps_loads_nothing_heavy(rl: Rl, running: str) -> None:
     modules = loaded(rl, "ps", "-a")
     assert "rootless.containers.store" in modules
     assert not heavy(modules)
+    assert not modules & {"ctypes", "rootless.containers.request", "rootless.cli.template.parse"}
 
 
 @pytest.mark.parametrize("command", ["run", "exec", "ps", "pull"])

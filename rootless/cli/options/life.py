@@ -65,11 +65,12 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields; RlError where the options contradict each other."""
     from rootless.containers import log
     from rootless.containers.restart import Policy
-    from rootless.containers.stop import parse_signal
 
     if values["replace"] and not values["name"]:
         raise RlError("--replace removes the container that has the name: give it with --name")
     if values["stop_signal"] is not None:
+        from rootless.containers.stop import parse_signal
+
         parse_signal(values["stop_signal"])
     if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
         raise RlError("--restart and --rm contradict each other")
