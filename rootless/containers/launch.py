@@ -99,6 +99,8 @@ def _main(channel: Channel) -> int:
     # Imported while the command loads that is to tell us more.
     import pickle
 
+    import fuse_overlay.connection
+    import fuse_overlay.overlay  # noqa: F401 - for the server
     from rootless.containers.console import Onlooker
     from rootless.containers.create import create, warnings
     from rootless.containers.handshake import failures_sent
@@ -108,7 +110,6 @@ def _main(channel: Channel) -> int:
     from rootless.containers.supervisor import supervise
     from rootless.images.store import ImageStore
 
-    server = Server()
     message, fds = channel.receive()
     while message is not None and "create" in message:
         with failures_sent(channel), open(fds[0], "rb") as memory:
@@ -121,8 +122,7 @@ def _main(channel: Channel) -> int:
                 channel.send({"missing": str(error)})
         message, fds = channel.receive()
     if message is None:
-        with server:
-            return 0
+        return 0
     root = Path(message["root"])
     owner = Onlooker(channel, owner=True)
     owner.take(message["attach"], fds)
@@ -131,11 +131,10 @@ def _main(channel: Channel) -> int:
         container = containers.by_id(message["container"])
     except RlError as error:
         # Somebody has removed it.
-        with server:
-            owner.part(error.exit_code, str(error))
+        owner.part(error.exit_code, str(error))
         return error.exit_code
     layers = [images.layer_path(layer) for layer in container.extra.layers]
-    supervise(containers, container, layers, server, owner)
+    supervise(containers, container, layers, Server(), owner)
     with contextlib.suppress(RlError):
         remove_leftovers(root)
     return 0
