@@ -29,7 +29,7 @@ settings.load_profile("rl")
 # Ignored where a shell started us in the background; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST_TEST = 3600
+LONGEST_TEST = 1800
 """Seconds after which a test counts as hung: some make a Debian from a mirror that may be slow."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -21,8 +21,8 @@ from tests.networks.user_networks import (
 )
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
-PATIENCE = 60
 SERVE = ("alpine", "sleep", "1000")
 
 
@@ -34,13 +34,6 @@ def nets(rl: Rl) -> Iterator[Rl]:
     rl("network", "create", "--internal", "closed")
     yield rl
     rl("network", "rm", "-f", "blue", "red", "closed")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_containers_reach_each_other_by_either_ip_and_see_who_comes(nets: Rl) -> None:
@@ -249,7 +242,9 @@ def test_whoever_is_killed_nothing_is_left_and_it_can_be_done_again(fresh_rl: Rl
             assert reach(fresh_rl, its, "--network", "blue").startswith("reached")
             for victim in victims:
                 for pid in _ours(fresh_rl, victim):
-                    os.kill(pid, signal.SIGKILL)
+                    # Some end with those that were killed before.
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             fresh_rl("ps", "-a")
             fresh_rl("rm", "-f", "first")
         assert leaks.wait_for_none(fresh_rl.directory, PATIENCE) == []

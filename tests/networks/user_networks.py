@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.networks.support import PYTHON
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 _CLIENT = """
 import ipaddress, socket, sys
@@ -27,12 +28,11 @@ try:
 except (OSError, ValueError) as error:
     print(error)
 """
-# How long an answer may take that comes, and one that does not.
-PATIENCE = 30
+# How long an answer may take that does not come.
 IMPATIENCE = 3
 
 
-def client(address: str, port: int = 80, *device: str, seconds: int = PATIENCE) -> list[str]:
+def client(address: str, port: int = 80, *device: str, seconds: float = PATIENCE) -> list[str]:
     """Return a command that tells what it gets from the server of ``support``, or why nothing."""
     return ["/usr/bin/python3", "-c", _CLIENT % seconds, address, str(port), *device]
 
