@@ -42,6 +42,7 @@ class Server:
         from fuse_overlay import connection, overlay  # noqa: F401
 
         gc.freeze()
+        gc.set_threshold(10_000)
         self._channel, theirs = Channel.pair()
         self._child = process.fork(lambda: _main(theirs), keep=(theirs.fileno(),))
         theirs.close()

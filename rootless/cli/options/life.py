@@ -63,21 +63,24 @@ options = together(
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Request's fields; RlError where the options contradict each other."""
-    from rootless.containers import log
-    from rootless.containers.restart import Policy
-
     if values["replace"] and not values["name"]:
         raise RlError("--replace removes the container that has the name: give it with --name")
     if values["stop_signal"] is not None:
         from rootless.containers.stop import parse_signal
 
         parse_signal(values["stop_signal"])
-    if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
-        raise RlError("--restart and --rm contradict each other")
+    if values["restart"] != "no":
+        from rootless.containers.restart import Policy
+
+        if Policy.parse(values["restart"]).name != "no" and values["auto_remove"]:
+            raise RlError("--restart and --rm contradict each other")
     kept = ("name", "auto_remove", "init", "stop_signal", "stop_timeout", "restart", "log_driver")
     from_files = [line for path in values["label_file"] for line in parse_lines(path, "label")]
     log_options = dict(item.partition("=")[::2] for item in values["log_opt"])
-    log.Limits.parse(log_options)
+    if log_options:
+        from rootless.containers import log
+
+        log.Limits.parse(log_options)
     return {
         **{name: values[name] for name in kept},
         "log_options": log_options,
