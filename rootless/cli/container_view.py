@@ -1,27 +1,25 @@
-"""Containers as `rl ps` and `rl inspect` show them, in Docker's field names.
+"""Containers as `rl ps` shows and chooses them, in Docker's field names.
 
-Pure: from a store's Container to rows and to a dictionary.
+Pure: from a store's Container to rows. What `rl inspect` shows is container_inspect's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
-from rootless.cli.template import Map
-from rootless.cli.template.values import Struct, quote
+from rootless.cli.template.values import quote
 from rootless.cli.units import ago, duration, local_time, parse_time
-from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
 from rootless.errors import RlError
 
 if TYPE_CHECKING:
-    from rootless.containers.limits import DeviceLimit
+    pass
 
 TITLES: Final = {
     "ID": "CONTAINER ID",
@@ -50,8 +48,6 @@ _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "e
 _HEALTH_TEXTS: Final = {
     "starting": " (health: starting)", "healthy": " (healthy)", "unhealthy": " (unhealthy)",
 }  # fmt: skip
-# What Go prints for a time that has not come.
-_NEVER: Final = "0001-01-01T00:00:00Z"
 
 
 def row(container: Container, *, truncate: bool, now: datetime) -> Row:
@@ -60,7 +56,7 @@ def row(container: Container, *, truncate: bool, now: datetime) -> Row:
     command = " ".join(container.config["process"]["args"])
     mounts = [
         mount.get("Name") or mount["Source"]
-        for mount in _mounts(container)
+        for mount in mounts_of(container)
         if mount["Type"] != "tmpfs"
     ]
     return {
@@ -115,12 +111,13 @@ def status(container: Container, now: datetime) -> str:
     return f"Exited ({state.exit_code}){since}"
 
 
-def _policy(container: Container) -> Policy:
+def policy_of(container: Container) -> Policy:
+    """Return when a container is started again."""
     return Policy.parse(container.restart)
 
 
 def _starts_on_boot(container: Container, wanted: Mapping[str, list[str]]) -> bool:
-    answer = str(_policy(container).on_boot(stopped=container.state.stopped)).lower()
+    answer = str(policy_of(container).on_boot(stopped=container.state.stopped)).lower()
     return answer in map(str.lower, wanted["should-start-on-boot"])
 
 
@@ -170,7 +167,9 @@ def selected(
             or (state.status == "exited" and state.exit_code in map(int, wanted["exited"]))
         )
         and ("health" not in wanted or _health(container) in wanted["health"])
-        and ("restart-policy" not in wanted or _policy(container).name in wanted["restart-policy"])
+        and (
+            "restart-policy" not in wanted or policy_of(container).name in wanted["restart-policy"]
+        )
         and ("should-start-on-boot" not in wanted or _starts_on_boot(container, wanted))
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
         and ("network" not in wanted or network_view.has_network(container, wanted["network"]))
@@ -181,7 +180,7 @@ def selected(
 
 def _volumes(container: Container) -> Iterator[str]:
     """Yield what --filter volume= may call the mounts of a container."""
-    for mount in _mounts(container):
+    for mount in mounts_of(container):
         yield mount["Destination"]
         yield mount.get("Name") or mount["Source"]
 
@@ -206,187 +205,7 @@ def _same_name(first: str, second: str) -> bool:
         return first == second
 
 
-def inspect(container: Container) -> dict[str, Any]:
-    """Return everything about a container, shaped as `docker inspect` prints it."""
-    from rootless.containers import log
-
-    spec, extra = container.config, container.extra
-    process = spec["process"]
-    return {
-        "Id": container.id,
-        "Created": container.created,
-        "Path": process["args"][0],
-        "Args": process["args"][1:],
-        "State": _state(container),
-        "Image": extra.image_id,
-        "ResolvConfPath": str(container.path / "resolv.conf"),
-        "HostnamePath": str(container.path / "hostname"),
-        "HostsPath": str(container.path / "hosts"),
-        "LogPath": str(log.path(container.path)) if _keeps_log(container) else "",
-        "Name": f"/{container.name}",
-        "RestartCount": container.state.restarts,
-        "Driver": "fuse-overlay",
-        "Platform": "linux",
-        "AppArmorProfile": "",
-        "HostConfig": _host_config(container),
-        "GraphDriver": _graph_driver(container),
-        "Mounts": list(_mounts(container)),
-        "Config": Struct(
-            {
-                "Hostname": spec["hostname"],
-                "Domainname": "",
-                "User": process["user"].get("username", ""),
-                "AttachStdin": extra.request["interactive"],
-                "AttachStdout": True,
-                "AttachStderr": True,
-                "ExposedPorts": Map({name: {} for name in extra.exposed}),
-                "Tty": process["terminal"],
-                "OpenStdin": extra.request["interactive"],
-                "StdinOnce": extra.request["interactive"],
-                "Env": process["env"],
-                "Cmd": list(extra.command),
-                "Image": extra.image,
-                "Volumes": Map({target: {} for target in extra.volumes}),
-                "WorkingDir": process["cwd"],
-                "Entrypoint": list(extra.entrypoint),
-                "Labels": Map(extra.labels),
-                "StopSignal": spec["annotations"].get(STOP_SIGNAL, "SIGTERM"),
-                "StopTimeout": extra.request.get("stop_timeout"),
-                **({"Healthcheck": extra.healthcheck} if extra.healthcheck else {}),
-            },
-            "Healthcheck",
-        ),
-        "NetworkSettings": network_view.settings(container),
-    }
-
-
-def _keeps_log(container: Container) -> bool:
-    return bool(container.extra.request.get("log_driver", "json-file") == "json-file")
-
-
-def _state(container: Container) -> dict[str, Any]:
-    state = container.state
-    running = state.status == "running"
-    shown = {
-        "Status": shown_status(container),
-        # As Docker: also while it waits to be restarted.
-        "Running": running or state.status == "restarting",
-        "Paused": container.paused,
-        "Restarting": state.status == "restarting",
-        "OOMKilled": state.oom_killed,
-        "Dead": False,
-        "Pid": state.init.pid if running and state.init else 0,
-        "ExitCode": state.exit_code,
-        "Error": state.error,
-        "StartedAt": state.started_at or _NEVER,
-        "FinishedAt": state.finished_at or _NEVER,
-        **({"Health": dict(container.health)} if container.health else {}),
-    }
-    return Struct(shown, "Health")
-
-
-def _host_config(container: Container) -> dict[str, Any]:
-    from rootless import quota
-    from rootless.containers import disk
-
-    spec, request = container.config, container.extra.request
-    policy = _policy(container)
-    isolation = request.get("isolation", {})
-    return {
-        "Binds": [
-            f"{mount['Name'] if mount['Type'] == 'volume' else mount['Source']}"
-            f":{mount['Destination']}:{'rw' if mount['RW'] else 'ro'}"
-            for mount in _mounts(container)
-            if mount["Type"] != "tmpfs"
-        ],
-        "LogConfig": {
-            "Type": request.get("log_driver", "json-file"),
-            "Config": Map(request.get("log_options", {})),
-        },
-        **network_view.host_config(container),
-        "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.limit},
-        "AutoRemove": request["auto_remove"],
-        "CapAdd": isolation.get("cap_add", []),
-        "CapDrop": isolation.get("cap_drop", []),
-        "VolumeDriver": "",
-        "VolumesFrom": list(request.get("volumes_from", ())) or None,
-        **_namespaces(request.get("namespaces", {})),
-        "Devices": [
-            {
-                "PathOnHost": device["source"],
-                "PathInContainer": device["target"],
-                "CgroupPermissions": device["permissions"],
-            }
-            for device in request.get("devices", ())
-        ],
-        "GroupAdd": list(request.get("group_add", ())) or None,
-        "Init": request["init"],
-        "Privileged": isolation.get("privileged", False),
-        "ReadonlyRootfs": spec["root"]["readonly"],
-        "StorageOpt": Map(quota.describe(disk.of(container))),
-        "SecurityOpt": isolation.get("security_opt", []),
-        "Tmpfs": Map(
-            {
-                mount["target"]: ",".join(mount["options"])
-                for mount in request["mounts"]
-                if mount["kind"] == "tmpfs"
-            }
-        ),
-        **_limits(container),
-        "MaskedPaths": spec["linux"]["maskedPaths"],
-        "ReadonlyPaths": spec["linux"]["readonlyPaths"],
-    }
-
-
-def _limits(container: Container) -> dict[str, Any]:
-    from rootless.containers import cgroup
-
-    limits = cgroup.limits_of(container)
-    swap = limits.memory_swap or (2 * limits.memory if limits.memory > 0 else 0)
-
-    def devices(found: Sequence[DeviceLimit]) -> list[dict[str, Any]]:
-        return [{"Path": one.path, "Rate": one.rate} for one in found]
-
-    return {
-        "Memory": limits.memory,
-        "MemorySwap": swap,
-        "MemoryReservation": limits.memory_reservation,
-        "MemoryHigh": limits.memory_high,
-        "NanoCpus": limits.nano_cpus,
-        "CpuShares": limits.cpu_shares,
-        "CpuQuota": limits.cpu_quota,
-        "CpuPeriod": limits.cpu_period,
-        "CpusetCpus": limits.cpuset_cpus,
-        "CpusetMems": limits.cpuset_mems,
-        "PidsLimit": limits.pids_limit,
-        "BlkioWeight": limits.blkio_weight,
-        "BlkioDeviceReadBps": devices(limits.device_read_bps),
-        "BlkioDeviceWriteBps": devices(limits.device_write_bps),
-        "BlkioDeviceReadIOps": devices(limits.device_read_iops),
-        "BlkioDeviceWriteIOps": devices(limits.device_write_iops),
-        "OomScoreAdj": limits.oom_score_adj or 0,
-        "Cgroup": limits.cgroups,
-        "CgroupParent": limits.cgroup_parent,
-        "CgroupnsMode": limits.cgroupns,
-    }
-
-
-def _namespaces(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "IpcMode": wanted.get("ipc") or "private",
-        "PidMode": wanted.get("pid", ""),
-        "UTSMode": wanted.get("uts", ""),
-        "UsernsMode": wanted.get("userns", ""),
-        "ShmSize": wanted.get("shm_size") or 64 << 20,
-        "Sysctls": Map(wanted.get("sysctls", {})),
-        "Ulimits": [
-            {"Name": limit["name"], "Hard": limit["hard"], "Soft": limit["soft"]}
-            for limit in wanted.get("ulimits", ())
-        ],
-    }
-
-
-def _mounts(container: Container) -> Iterator[dict[str, Any]]:
+def mounts_of(container: Container) -> Iterator[dict[str, Any]]:
     """Yield what was mounted for the user or the image, not what every container has."""
     extra = container.extra
     asked = {mount["target"] for mount in extra.request["mounts"]}.union(extra.binds)
@@ -408,17 +227,3 @@ def _mounts(container: Container) -> Iterator[dict[str, Any]]:
             "RW": "ro" not in options,
             "Propagation": propagation[0] if propagation else "rprivate",
         }
-
-
-def _graph_driver(container: Container) -> dict[str, Any]:
-    layers = container.path.parent.parent / "layers"
-    lower = [str(layers / diff_id.removeprefix("sha256:")) for diff_id in container.extra.layers]
-    return {
-        "Name": "fuse-overlay",
-        "Data": Map(
-            LowerDir=":".join(reversed(lower)),
-            MergedDir=str(container.path / "merged"),
-            UpperDir=str(container.path / "upper"),
-            WorkDir=str(container.path / "work"),
-        ),
-    }

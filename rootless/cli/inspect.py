@@ -117,10 +117,10 @@ def _look_up(root: Path, kinds: Sequence[str], name: str) -> dict[str, Any]:
 
 
 def _container(root: Path, name: str) -> dict[str, Any]:
-    from rootless.cli import container_view
+    from rootless.cli import container_inspect
     from rootless.containers.store import ContainerStore
 
-    return container_view.inspect(ContainerStore(root).get(name))
+    return container_inspect.inspect(ContainerStore(root).get(name))
 
 
 def _image(root: Path, name: str) -> dict[str, Any]:

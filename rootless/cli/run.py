@@ -203,7 +203,7 @@ def _unpacked(root: Path, name: str, image: Image, *, quiet: bool) -> Image:
 
 def find_or_pull(root: Path, values: Mapping[str, Any]) -> Image:
     """Return the image of a container to be made, fetched if it has to be."""
-    from rootless.images.manifest import Platform
+    from rootless.images.platform import Platform
     from rootless.images.store import ImageStore
 
     images = ImageStore(root)

@@ -106,7 +106,8 @@ def start_one(
     """Start a container that does not run; return its exit code, or 0 if nobody looks on."""
     from rootless.containers import stop
     from rootless.containers.launch import Launch
-    from rootless.containers.store import ContainerStore, Process
+    from rootless.containers.state import Process
+    from rootless.containers.store import ContainerStore
 
     if not container.active:
         # What its last run left to do comes first.

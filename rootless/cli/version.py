@@ -40,7 +40,7 @@ def versions() -> dict[str, dict[str, Any]]:
     """Return our version and those of what decides how we behave."""
     from importlib import metadata
 
-    from rootless.images.manifest import Platform
+    from rootless.images.platform import Platform
 
     host = Platform.host()
     ours = {

@@ -20,19 +20,12 @@ from rootless.containers.request import Request, valid_name
 from rootless.containers.seccomp import filters, program
 from rootless.containers.sources import find_sources
 from rootless.containers.spec import Place, build
-from rootless.containers.store import (
-    Container,
-    ContainerStore,
-    Process,
-    State,
-    name_in_use,
-    now,
-    write_state,
-)
+from rootless.containers.state import Process, State, now, write_state
+from rootless.containers.store import Container, ContainerStore, name_in_use
 from rootless.errors import RlError
 from rootless.files import replace_file, sync_directory
 from rootless.images import usage
-from rootless.images.manifest import Platform
+from rootless.images.platform import Platform
 from rootless.images.store import Image, ImageStore
 from rootless.kernel import process
 from rootless.networks import etc

@@ -107,7 +107,8 @@ def _main(channel: Channel) -> int:
     from rootless.containers.handshake import failures_sent
     from rootless.containers.overlay import Server
     from rootless.containers.remove import remove_leftovers
-    from rootless.containers.store import ContainerStore, Process
+    from rootless.containers.state import Process
+    from rootless.containers.store import ContainerStore
     from rootless.containers.supervisor import supervise
     from rootless.images.store import ImageStore
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 from rootless.containers import enter
 from rootless.containers.channel import Channel
 from rootless.containers.health import LONGEST_OUTPUT, Check
-from rootless.containers.store import Container, now
+from rootless.containers.state import now
+from rootless.containers.store import Container
 from rootless.containers.streams import wait
 from rootless.kernel import proc, process
 

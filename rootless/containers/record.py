@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 
 from rootless.containers.announce import announce
-from rootless.containers.store import Container, ContainerStore, Process, now
+from rootless.containers.state import Process, now
+from rootless.containers.store import Container, ContainerStore
 from rootless.errors import ContainerNotFound, RlError
 from rootless.networks.ports import Port
 

@@ -15,7 +15,8 @@ from typing import Final
 from rootless.containers.annotation import STOP_SIGNAL
 from rootless.containers.announce import announce
 from rootless.containers.console import connect
-from rootless.containers.store import Container, Process
+from rootless.containers.state import Process
+from rootless.containers.store import Container
 from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process

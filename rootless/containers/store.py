@@ -3,8 +3,7 @@
 Owns ROOT/containers/ID: config.json (OCI runtime-spec, never changed) and
 state.json (written aside and renamed), with upper, work, merged, hosts,
 hostname and resolv.conf beside them. A directory appears by rename and goes by
-rename. What state.json says of a process is believed only while that very
-process lives.
+rename. What state.json says, and what of it is believed, is ``state``'s.
 """
 
 from __future__ import annotations
@@ -13,73 +12,17 @@ import contextlib
 import fcntl
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.containers.annotation import Extra, Spec, read_extra
+from rootless.containers.state import Process, State, parse_state, read_state, write_state
 from rootless.errors import ContainerDamaged, ContainerNotFound, RlError
-from rootless.files import replace_file
-from rootless.kernel import proc
-from rootless.networks.ports import Port
 from rootless.trees import remove_tree
-from rootless.values import as_dict
 
 HEALTH = "health.json"
-
-# Docker's code for a container whose end nobody could record.
-LOST = 255
-
-# How long a living supervisor gets to record the end of its container.
-_RECORDING_TRIES = 20
-_RECORDING_SECONDS = 0.01
-
-
-class Process(NamedTuple):
-    """A process of this boot, named so that no later process can be taken for it."""
-
-    pid: int
-    start: int
-    boot: str
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        """Return the name of a living process."""
-        return cls(pid, proc.start_time(pid) or 0, proc.boot_id())
-
-    def alive(self) -> bool:
-        """Tell whether that very process still runs."""
-        return proc.start_time(self.pid) == self.start and proc.boot_id() == self.boot
-
-
-class State(NamedTuple):
-    """What changes in a container's life; times are RFC 3339 in UTC, "" when not yet."""
-
-    name: str
-    created_at: str
-    status: Literal["created", "running", "restarting", "exited"] = "created"
-    started_at: str = ""
-    finished_at: str = ""
-    exit_code: int = 0
-    error: str = ""
-    init: Process | None = None
-    supervisor: Process | None = None
-    restarts: int = 0
-    disk: dict[str, int] | None = None
-    """What `rl update` has made of its disk limit."""
-    stopped: bool = False
-    """Whether its last run ended because a person asked for that."""
-    ports: tuple[Port, ...] = ()
-    oom_killed: bool = False
-    cgroup: str = ""
-    limits: dict[str, Any] | None = None
-    """What `rl update` has changed them to."""
-    restart: str = ""
-    """What `rl update` has made of its restart policy."""
-    networks: Sequence[Mapping[str, Any]] | None = None
-    """Its user networks with the addresses it has or had there, by ``connections``; None before."""
 
 
 class Container(NamedTuple):
@@ -151,16 +94,6 @@ class Container(NamedTuple):
         return bool(self.extra.request["auto_remove"])
 
 
-def now() -> str:
-    """Return the time as state.json holds it."""
-    return _written(time.time_ns())
-
-
-def _written(nanoseconds: int) -> str:
-    seconds, rest = divmod(nanoseconds, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:06}Z"
-
-
 class ContainerStore:
     """All containers under one state root."""
 
@@ -213,7 +146,7 @@ class ContainerStore:
 
     def recorded(self, container: Container) -> Container:
         """Return a container as its state was last recorded, whoever lives."""
-        state = _parse_state((container.path / "state.json").read_bytes())
+        state = parse_state((container.path / "state.json").read_bytes())
         return container._replace(state=state)
 
     def used_layers(self) -> set[str]:
@@ -288,7 +221,7 @@ class ContainerStore:
     def change(self, container: Container, **changes: Any) -> Container:
         """Record changes, as ``update`` does; the caller holds the lock."""
         with unless_removed(container):
-            state = _parse_state((container.path / "state.json").read_bytes())._replace(**changes)
+            state = parse_state((container.path / "state.json").read_bytes())._replace(**changes)
             # One that is going to be removed at once has nothing that should outlast a crash.
             removed = state.status == "exited" and container.auto_remove
             write_state(container.path, state, durable=not removed)
@@ -321,7 +254,7 @@ class ContainerStore:
         path = self._directory / container_id
         try:
             config = self._read_config(container_id)
-            state = _read_state(path)
+            state = read_state(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -357,43 +290,6 @@ def name_in_use(name: str, owner: str) -> RlError:
     )
 
 
-def write_state(path: Path, state: State, *, durable: bool = True) -> None:
-    """Write state.json of the container directory ``path``."""
-    replace_file(path / "state.json", json.dumps(as_dict(state)).encode(), durable=durable)
-
-
-def _read_state(path: Path) -> State:
-    """Return a container's state, corrected by what is really alive."""
-    state = _parse_state((path / "state.json").read_bytes())
-    for _ in range(_RECORDING_TRIES):
-        if state.status == "exited" or (state.init is not None and state.init.alive()):
-            return state
-        if state.supervisor is None or (state.init is None and state.supervisor.alive()):
-            # Not started, or being started right now.
-            return state
-        if not state.supervisor.alive():
-            break
-        # Its end is being recorded right now.
-        time.sleep(_RECORDING_SECONDS)
-        state = _parse_state((path / "state.json").read_bytes())
-    return state._replace(
-        status="exited",
-        exit_code=LOST,
-        error=state.error or "its supervisor did not record how it ended",
-        finished_at=_server_ended(path, state) or state.finished_at,
-        init=None,
-    )
-
-
-def _server_ended(path: Path, state: State) -> str:
-    """Return when the overlay server saw the last run end, "" if it could not say so either."""
-    with contextlib.suppress(FileNotFoundError):
-        ended = _written((path / "overlay.log").stat().st_mtime_ns)
-        if ended > state.started_at:
-            return ended
-    return ""
-
-
 def read_health(path: Path) -> dict[str, Any] | None:
     """Return what health.json of the container directory ``path`` says, if there is one."""
     try:
@@ -401,13 +297,3 @@ def read_health(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return health
-
-
-def _parse_state(data: bytes) -> State:
-    """Read a state.json; fields of another version of ours are passed over."""
-    values = {key: value for key, value in json.loads(data).items() if key in State._fields}
-    for key in ("init", "supervisor"):
-        value = values.get(key)
-        values[key] = Process(**value) if isinstance(value, dict) else None
-    values["ports"] = tuple(Port(**port) for port in values.get("ports", ()))
-    return State(**values)

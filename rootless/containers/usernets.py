@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from rootless import events
 from rootless.containers import connections
-from rootless.containers.store import Container, ContainerStore, now
+from rootless.containers.state import now
+from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
 from rootless.networks import definition as rules
 from rootless.networks.definition import Definition

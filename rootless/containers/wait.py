@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from rootless.containers.console import connect
-from rootless.containers.store import LOST, Container, ContainerStore
+from rootless.containers.state import LOST
+from rootless.containers.store import Container, ContainerStore
 from rootless.containers.streams import wait
 from rootless.errors import ContainerNotFound, RlError
 from rootless.kernel import syscalls

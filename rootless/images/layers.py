@@ -18,6 +18,7 @@ import trio
 
 from rootless.errors import RlError
 from rootless.images import manifest
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.manifest import Descriptor, ImageConfig, Manifest
 from rootless.images.progress import Progress, on_stderr
 from rootless.images.store import Image, ImageStore
@@ -50,8 +51,8 @@ def _unpack_as_root(root: Path, name: str, digest: str, quiet: bool) -> None:
         Layers.of(store, progress) as layers,
     ):
         # Read as what nobody has verified yet.
-        document = manifest.parse_manifest(store.read_blob(digest, manifest.MAX_DOCUMENT))
-        config = store.read_blob(document.config.digest, manifest.MAX_DOCUMENT)
+        document = manifest.parse_manifest(store.read_blob(digest, MAX_DOCUMENT))
+        config = store.read_blob(document.config.digest, MAX_DOCUMENT)
         trio.run(layers.bring, _refuse, document, manifest.parse_config(config))
 
 

@@ -10,13 +10,13 @@ image-index.md, config.md) and of Docker's image manifest version 2, schema 2.
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sized
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
+from rootless.images.document import MAX_DOCUMENT, Reader, load
+from rootless.images.platform import WORD, Platform
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -59,18 +59,12 @@ _OCI_NAMES: Final = {
     ),
 }
 
-# The distribution specification asks registries to take manifests of 4 MiB;
-# containers/image holds configurations to the same size.
-MAX_DOCUMENT: Final = 4 << 20
 MAX_LAYERS: Final = 500
 MAX_INDEX_ENTRIES: Final = 1000
 # Each port of TCP and of UDP.
 MAX_EXPOSED_PORTS: Final = 2 * 65535
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# NUL, and the halves of surrogate pairs that JSON can write one without the other.
-_UNUSABLE = re.compile("[\0\ud800-\udfff]")
-_PLATFORM_WORD = re.compile(r"[a-z0-9_.-]*")
 _CREATED = re.compile(r"(?a)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -79,88 +73,6 @@ def check_digest(text: str) -> str:
     if not _DIGEST.fullmatch(text):
         raise RlError(f"{text[:100]!r} is not a digest we can verify (sha256:… wanted)")
     return text
-
-
-class Platform(NamedTuple):
-    """An operating system and a processor, in containerd's normal form (amd64, arm64, arm/v7…)."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Platform:
-        """Read ``os/arch[/variant]``, ``arch`` or ``os``, as the --platform option takes it."""
-        words = text.lower().split("/")
-        if not 1 <= len(words) <= 3 or not all(w and _PLATFORM_WORD.fullmatch(w) for w in words):
-            raise RlError(f"invalid platform {text!r} (os/arch[/variant] wanted: linux/arm64)")
-        if len(words) == 1:
-            host = cls.host()
-            if words[0] == host.os:
-                return host
-            words.insert(0, host.os)
-        return cls.normalized(*words)
-
-    @classmethod
-    def host(cls) -> Platform:
-        """Return the platform of this machine."""
-        machine = os.uname().machine.lower()
-        # A 32-bit userland on an ARMv8 kernel says armv8l.
-        arm = re.fullmatch(r"armv(\d)\w*", machine)
-        if arm:
-            return cls.normalized("linux", "arm", arm[1])
-        if re.fullmatch(r"i\d86", machine):
-            machine = "386"
-        elif machine == "loongarch64":
-            machine = "loong64"
-        elif machine.startswith("mips") and sys.byteorder == "little":
-            machine += "le"
-        return cls.normalized("linux", machine)
-
-    @classmethod
-    def normalized(cls, system: str, architecture: str, variant: str = "") -> Platform:
-        """Give every processor its one name (containerd's platforms/database.go)."""
-        aliases = {
-            "i386": ("386", ""),
-            "x86_64": ("amd64", variant),
-            "x86-64": ("amd64", variant),
-            "aarch64": ("arm64", variant),
-            "armhf": ("arm", "v7"),
-            "armel": ("arm", "v6"),
-        }
-        architecture, variant = aliases.get(architecture, (architecture, variant))
-        if variant.isascii() and variant.isdigit():
-            variant = "v" + variant
-        defaults = {"amd64": "v1", "arm64": "v8"}
-        if defaults.get(architecture) == variant:
-            variant = ""
-        elif architecture == "arm" and not variant:
-            variant = "v7"
-        return cls(system, architecture, variant)
-
-    def runs(self) -> Iterator[Platform]:
-        """Yield the platforms whose programs run on this one, the best first.
-
-        A newer variant runs the older ones, amd64 runs 386 and arm64 runs arm
-        (containerd's platforms.Only).
-        """
-        yield self
-        number = int(self.variant[1:]) if re.fullmatch("v[0-9]{1,2}", self.variant) else 0
-        if self.architecture == "amd64":
-            for older in range(number - 1, 0, -1):
-                yield Platform.normalized(self.os, "amd64", f"v{older}")
-            yield Platform(self.os, "386")
-        elif self.architecture == "arm":
-            for older in range(number - 1, 4, -1):
-                yield Platform(self.os, "arm", f"v{older}")
-        elif self.architecture == "arm64":
-            for older in range(number - 1, 7, -1):
-                yield Platform.normalized(self.os, "arm64", f"v{older}")
-            for older in range(8, 4, -1):
-                yield Platform(self.os, "arm", f"v{older}")
-
-    def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
 class Descriptor(NamedTuple):
@@ -220,7 +132,7 @@ def parse_document(data: bytes) -> Manifest | Index:
     The document alone decides what it is, never the HTTP header that came with
     it: so a digest means one thing only (CVE-2021-41190).
     """
-    top = _Reader(_load(data, "manifest"), "manifest")
+    top = Reader(load(data, "manifest"), "manifest")
     media_type = top.text("mediaType")
     if top.has("manifests") and (top.has("layers") or top.has("config")):
         top.fail("it is both an image and an index")
@@ -252,7 +164,7 @@ def parse_index(data: bytes) -> Index:
     return document
 
 
-def _manifest(top: _Reader, media_type: str) -> Manifest:
+def _manifest(top: Reader, media_type: str) -> Manifest:
     config = _descriptor(top.reader("config"))
     if config.media_type not in CONFIG_TYPES:
         top.fail(f"this is no container image (its configuration is {config.media_type!r})")
@@ -267,7 +179,7 @@ def _manifest(top: _Reader, media_type: str) -> Manifest:
 
 def parse_config(data: bytes) -> ImageConfig:
     """Read an image configuration; RlError if a field is not what the specification says."""
-    top = _Reader(_load(data, "image configuration"), "image configuration")
+    top = Reader(load(data, "image configuration"), "image configuration")
     run = top.reader("config")
     rootfs = top.reader("rootfs")
     if rootfs.text("type", "layers") != "layers":
@@ -341,7 +253,7 @@ def choose(index: Index, platform: Platform) -> Descriptor:
     raise RlError(f"no image for {platform} (there is: {', '.join(offered) or 'none'})")
 
 
-def _descriptor(entry: _Reader) -> Descriptor:
+def _descriptor(entry: Reader) -> Descriptor:
     digest = entry.text("digest")
     if not _DIGEST.fullmatch(digest):
         entry.fail(f"{digest[:100]!r} is not a digest we can verify (sha256:… wanted)")
@@ -357,88 +269,8 @@ def _descriptor(entry: _Reader) -> Descriptor:
     )
 
 
-def _platform(entry: _Reader) -> Platform:
+def _platform(entry: Reader) -> Platform:
     words = [entry.text(key).lower() for key in ("os", "architecture", "variant")]
-    if not all(_PLATFORM_WORD.fullmatch(word) for word in words):
+    if not all(WORD.fullmatch(word) for word in words):
         entry.fail("a platform has odd characters")
     return Platform.normalized(*words)
-
-
-def _load(data: bytes, what: str) -> Any:
-    if len(data) > MAX_DOCUMENT:
-        raise RlError(f"invalid {what}: {len(data)} bytes, more than {MAX_DOCUMENT}")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RlError(f"invalid {what}: not JSON ({reason})") from None
-
-
-class _Reader:
-    """A JSON object whose fields are checked as they are read; null is absent, as Go writes it."""
-
-    def __init__(self, value: Any, what: str) -> None:
-        self.what = what
-        if not isinstance(value, dict):
-            self.fail("an object was wanted")
-        self.value: dict[str, Any] = value
-
-    def fail(self, reason: str) -> NoReturn:
-        raise RlError(f"invalid {self.what}: {reason}")
-
-    def has(self, key: str) -> bool:
-        return self.value.get(key) is not None
-
-    def text(self, key: str, default: str = "") -> str:
-        value = self.value.get(key)
-        return default if value is None else self._checked(key, value)
-
-    def integer(self, key: str, default: int) -> int:
-        value = self.value.get(key)
-        if value is None:
-            return default
-        if type(value) is not int:
-            self.fail(f"{key} is not an integer")
-        return value
-
-    def texts(self, key: str, limit: int | None = None) -> tuple[str, ...]:
-        return tuple(self._checked(key, item) for item in self._list(key, limit))
-
-    def mapping(self, key: str, limit: int | None = None) -> dict[str, Any]:
-        value = self.value.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.fail(f"{key} is not an object")
-        self._check_count(key, value, limit)
-        return {self._checked(key, name): item for name, item in value.items()}
-
-    def labels(self, key: str) -> dict[str, str]:
-        return {name: self._checked(key, item) for name, item in self.mapping(key).items()}
-
-    def reader(self, key: str) -> _Reader:
-        return _Reader(self.mapping(key), self.what)
-
-    def readers(self, key: str, limit: int | None = None) -> list[_Reader]:
-        return [_Reader(item, self.what) for item in self._list(key, limit)]
-
-    def _list(self, key: str, limit: int | None) -> list[Any]:
-        value = self.value.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            self.fail(f"{key} is not a list")
-        self._check_count(key, value, limit)
-        return value
-
-    def _check_count(self, key: str, value: Sized, limit: int | None) -> None:
-        if limit is not None and len(value) > limit:
-            self.fail(f"{key} has {len(value)} entries, more than {limit}")
-
-    def _checked(self, key: str, value: Any) -> str:
-        """Return ``value`` if it is text that can be an argument, a variable or a name."""
-        if not isinstance(value, str):
-            self.fail(f"{key} is not text")
-        if _UNUSABLE.search(value):
-            self.fail(f"{key} has a character that no program takes")
-        return value

@@ -19,8 +19,10 @@ from rootless import events
 from rootless.errors import RlError
 from rootless.images import credentials, manifest, registries
 from rootless.images.credentials import Credentials
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.layers import Layers, failures_of
-from rootless.images.manifest import Descriptor, ImageConfig, Manifest, Platform
+from rootless.images.manifest import Descriptor, ImageConfig, Manifest
+from rootless.images.platform import Platform
 from rootless.images.progress import Progress, on_stderr
 from rootless.images.reference import Reference
 from rootless.images.registries import Endpoint
@@ -152,7 +154,7 @@ class _Pull:
                 return top, Descriptor(document.media_type, digest, len(data)), document
             digest = manifest.choose(document, self._platform or Platform.host()).digest
             if self._store.has_blob(digest):
-                data = self._store.read_blob(digest, manifest.MAX_DOCUMENT)
+                data = self._store.read_blob(digest, MAX_DOCUMENT)
             else:
                 data = await repository.manifest(digest)
         raise RlError("its indexes refer to indexes without end")
@@ -160,9 +162,7 @@ class _Pull:
     async def _config(self, repository: Repository, document: Manifest) -> ImageConfig:
         descriptor = document.config
         if self._store.has_blob(descriptor.digest):
-            return manifest.parse_config(
-                self._store.read_blob(descriptor.digest, manifest.MAX_DOCUMENT)
-            )
+            return manifest.parse_config(self._store.read_blob(descriptor.digest, MAX_DOCUMENT))
         chunks: list[bytes] = []
 
         async def collect(chunk: bytes) -> None:

@@ -25,7 +25,8 @@ from rootless.errors import RlError
 from rootless.images import answers, auth
 from rootless.images.auth import TokenRequest, TokenResponse
 from rootless.images.credentials import Credentials
-from rootless.images.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor
+from rootless.images.document import MAX_DOCUMENT
+from rootless.images.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from rootless.images.reference import DEFAULT_REGISTRY
 from rootless.images.registries import Endpoint, is_loopback
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from rootless.errors import ImageNotFound, LayersMissing, RlError
 from rootless.files import cannot_write, write_file
 from rootless.images import manifest, naming
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.manifest import Descriptor, ImageConfig
 from rootless.images.reference import Reference
 from rootless.images.writers import BlobWriter, LayerWriter
@@ -268,13 +269,13 @@ class ImageStore:
         while pending:
             digest = pending.pop()
             try:
-                document = manifest.parse_document(self.read_blob(digest, manifest.MAX_DOCUMENT))
+                document = manifest.parse_document(self.read_blob(digest, MAX_DOCUMENT))
                 blobs.add(_hex(digest))
                 if isinstance(document, manifest.Index):  # `skopeo copy --all` can put one here
                     pending += [entry.digest for entry in document.manifests]
                     continue
                 blobs.update(_hex(layer.digest) for layer in document.layers)
-                config = self.read_blob(document.config.digest, manifest.MAX_DOCUMENT)
+                config = self.read_blob(document.config.digest, MAX_DOCUMENT)
                 blobs.add(_hex(document.config.digest))
                 layers.update(_hex(diff_id) for diff_id in manifest.parse_config(config).diff_ids)
             except RlError:
@@ -311,7 +312,7 @@ class ImageStore:
         return found
 
     def _manifest(self, entry: Descriptor) -> manifest.Manifest:
-        return manifest.parse_manifest(self._read(entry.digest, manifest.MAX_DOCUMENT))
+        return manifest.parse_manifest(self._read(entry.digest, MAX_DOCUMENT))
 
     def _load_entry(self, digest: str, entries: list[Descriptor]) -> Image:
         mine = [entry for entry in entries if entry.digest == digest]
@@ -319,7 +320,7 @@ class ImageStore:
 
     def _load(self, descriptor: Descriptor, names: tuple[str, ...]) -> Image:
         document = self._manifest(descriptor)
-        config = manifest.parse_config(self._read(document.config.digest, manifest.MAX_DOCUMENT))
+        config = manifest.parse_config(self._read(document.config.digest, MAX_DOCUMENT))
         manifest.check_layers(document, config)
         size = descriptor.size + document.config.size + sum(one.size for one in document.layers)
         return Image(

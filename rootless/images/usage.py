@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Iterable
 
 from rootless.images import manifest
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.metadata import SIZE_XATTR
 from rootless.images.store import Image, ImageStore
 
@@ -25,7 +26,7 @@ def unpacked(store: ImageStore, image: Image) -> Image:
 
 def parts(store: ImageStore, image: Image) -> dict[str, int]:
     """Return the bytes on disk of each blob and each unpacked layer of an image."""
-    document = manifest.parse_manifest(store.read_blob(image.digest, manifest.MAX_DOCUMENT))
+    document = manifest.parse_manifest(store.read_blob(image.digest, MAX_DOCUMENT))
     found = {blob.digest: blob.size for blob in (document.config, *document.layers)}
     found[image.digest] = store.blob_path(image.digest).stat().st_size
     for diff_id in image.layers:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from rootless.cli import container_view, image_view
+from rootless.cli import container_inspect, container_view, image_view
 from rootless.cli.info import file_system
 from rootless.containers.request import Mount, Request
 from rootless.containers.spec import Place, build
-from rootless.containers.store import Container, Process, State
+from rootless.containers.state import Process, State
+from rootless.containers.store import Container
 from rootless.errors import RlError
-from rootless.images.manifest import ImageConfig, Platform
+from rootless.images.manifest import ImageConfig
+from rootless.images.platform import Platform
 from rootless.images.reference import Reference
 from rootless.images.store import Image
 from rootless.kernel.userns import IdMap, Maps
@@ -199,7 +201,7 @@ def test_a_filter_with_an_impossible_value_is_refused(
 
 
 def test_inspect_tells_what_a_container_was_made_from(container: Container) -> None:
-    value = container_view.inspect(container)
+    value = container_inspect.inspect(container)
     assert value["Id"] == ID
     assert (value["Path"], value["Args"]) == ("/entry", ["serve", "--port", "80"])
     assert value["Name"] == "/web_1"
@@ -257,7 +259,7 @@ def test_inspect_of_a_container_that_ended_names_no_process() -> None:
     container = make_container(
         Request(image="web"), status="exited", exit_code=137, init=Process(4242, 1, "boot")
     )
-    state = container_view.inspect(container)["State"]
+    state = container_inspect.inspect(container)["State"]
     assert (state["Running"], state["Pid"], state["ExitCode"]) == (False, 0, 137)
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from rootless.containers.annotation import STOP_SIGNAL
+from rootless.containers.state import State
 from rootless.containers.stop import stop_signal
-from rootless.containers.store import Container, State
+from rootless.containers.store import Container
 from rootless.kernel import proc
 from tests.support import leaks
 from tests.support.runner import Rl

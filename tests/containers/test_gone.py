@@ -14,7 +14,8 @@ from rootless.containers import changes, enter
 from rootless.containers.annotation import ANNOTATION
 from rootless.containers.diff import differences
 from rootless.containers.launch import Launch
-from rootless.containers.store import Container, ContainerStore, Process, State, unless_removed
+from rootless.containers.state import Process, State
+from rootless.containers.store import Container, ContainerStore, unless_removed
 from rootless.errors import ContainerNotFound, RlError
 from rootless.trees import remove_tree
 

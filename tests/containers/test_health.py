@@ -15,7 +15,8 @@ import pytest
 from rootless.containers import health, probe
 from rootless.containers.health import Check, Health
 from rootless.containers.monitor import Monitor
-from rootless.containers.store import Container, State
+from rootless.containers.state import State
+from rootless.containers.store import Container
 from rootless.containers.streams import wait
 from rootless.errors import RlError
 from tests.support import images, leaks

@@ -11,7 +11,8 @@ from rootless.containers.annotation import STOP_SIGNAL, Spec, read_extra
 from rootless.containers.request import Mount, Request
 from rootless.containers.spec import Place, build
 from rootless.errors import RlError
-from rootless.images.manifest import ImageConfig, Platform
+from rootless.images.manifest import ImageConfig
+from rootless.images.platform import Platform
 from rootless.kernel.userns import IdMap, Maps
 
 IMAGE = ImageConfig(

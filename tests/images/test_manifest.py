@@ -12,18 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootless.errors import RlError
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.manifest import (
     DOCKER_CONFIG,
     DOCKER_INDEX,
     DOCKER_MANIFEST,
-    MAX_DOCUMENT,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
     Index,
     Manifest,
-    Platform,
     check_layers,
     choose,
     parse_config,
@@ -32,6 +31,7 @@ from rootless.images.manifest import (
     parse_manifest,
     to_oci,
 )
+from rootless.images.platform import Platform
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rootless.images.manifest import Platform
+from rootless.images.platform import Platform
 from rootless.images.store import ImageStore
 from tests.images.fake import digest
 from tests.images.pulling import OCI, Lying, fails, files, image, tree, visible

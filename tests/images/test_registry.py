@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from rootless.images.credentials import Credentials
-from rootless.images.manifest import MAX_DOCUMENT
+from rootless.images.document import MAX_DOCUMENT
 from rootless.images.repository import Repository
 from tests.images.asking import BASIC, BLOB, MANIFEST, MARKS, ME, ask, blob, fails, manifest
 from tests.images.fake import Request, digest, serve

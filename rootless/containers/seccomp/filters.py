@@ -37,7 +37,7 @@ def wanted(isolation: Isolation, capabilities: Collection[str]) -> dict[str, Any
 
 
 def _host() -> Host:
-    from rootless.images.manifest import Platform
+    from rootless.images.platform import Platform
 
     system = os.uname()
     architecture = Platform.host().architecture
