@@ -36,6 +36,19 @@ def words(*offered: str) -> Completion:
     return complete
 
 
+def joinable(*offered: str) -> Completion:
+    """Return what completes a word or the name of a container that runs, container:NAME."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        start = "container:"
+        if not incomplete.startswith(start):
+            return words(*offered, start)(ctx, param, incomplete)
+        names = running(ctx, param, incomplete.removeprefix(start))
+        return [f"{start}{name}" for name in names]
+
+    return complete
+
+
 def keys(*offered: str) -> Completion:
     """Return what completes the key of a KEY=VALUE."""
     return words(*(f"{key}=" for key in offered))
@@ -129,8 +142,7 @@ def networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def modes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Return what --network takes that begins so."""
-    known = [name for name in _MODES if name.startswith(incomplete)]
-    return known + networks(ctx, param, incomplete)
+    return joinable(*_MODES)(ctx, param, incomplete) + networks(ctx, param, incomplete)
 
 
 def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -145,6 +145,18 @@ def wait_until_refused(rl: Rl, name: str) -> None:
         assert time.monotonic() < deadline
 
 
+def test_services_are_reached_over_localhost_and_looked_into_by_containers_that_join_them(
+    services: Rl, web: str, cache: str
+) -> None:
+    def joined(kind: str, name: str, *command: str) -> str:
+        return services("run", "--rm", f"--{kind}", f"container:{name}", *command).stdout
+
+    page = "import urllib.request as u; print(u.urlopen('http://localhost').read().decode())"
+    assert "<h1>Welcome to nginx!</h1>" in joined("network", web, "nginx", "python3", "-c", page)
+    assert joined("network", cache, "redis", "redis-cli", "ping") == "PONG\n"
+    assert joined("pid", web, "alpine", "cat", "/proc/1/cmdline").startswith("nginx: master")
+
+
 def test_database_keeps_its_data_over_a_restart_and_in_another_container(
     services: Rl, cache: str
 ) -> None:
