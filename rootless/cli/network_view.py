@@ -1,6 +1,6 @@
 """A container's network as `rl ps`, `rl port` and `rl inspect` show it, in Docker's field names.
 
-From a store's Container to text and dictionaries; of user networks the definitions are looked up.
+Pure: from a store's Container to text and dictionaries; ``usernet_view`` has user networks.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def _names_asked(container: Container) -> list[str]:
     return [str(one["name"]) for one in container.extra.request.get("net", {}).get("networks", ())]
 
 
+def _on_networks(container: Container) -> bool:
+    """Tell whether a container has, or was made with, user networks."""
+    return bool(container.state.networks or _names_asked(container))
+
+
 def names(container: Container) -> list[str]:
     """Return the networks of a container by name: user networks, else its mode."""
     if container.state.networks is not None:
@@ -69,7 +74,7 @@ def has_network(container: Container, wanted: Sequence[str]) -> bool:
     from rootless.networks.mode import Mode
 
     found = set(names(container))
-    if not container.state.networks and not _names_asked(container):
+    if not _on_networks(container):
         if Mode.parse(container.extra.request["network"]).helper:
             found.add("bridge")
     else:
@@ -87,51 +92,6 @@ def _ids(container: Container, wanted: Sequence[str]) -> list[str]:
     return [text for text in wanted if text and any(known.startswith(text) for known in ids)]
 
 
-def _networks(container: Container) -> dict[str, Any]:
-    """Return NetworkSettings.Networks of a container on user networks."""
-    if not container.state.networks and not _names_asked(container):
-        return {}
-    from ipaddress import ip_interface
-
-    from rootless.containers import connections
-    from rootless.errors import RlError
-    from rootless.networks.definitions import Definitions
-
-    definitions = Definitions(container.path.parent.parent)
-    active = container.active
-    shown = {}
-    for one in connections.of(container):
-        wish, attachment = one.wish, one.attachment
-        try:
-            definition = definitions.get(wish.name)
-            network_id, pools = definition.id, definition.pools
-        except RlError:
-            network_id, pools = "", ()
-        ends = [ip_interface(text) for text in attachment.addresses] if attachment else []
-        by_version = {end.version: end for end in ends} if active else {}
-        gateways = {pool.version: pool.gateway for pool in pools} if active else {}
-        own = [container.id[:12], *wish.aliases]
-        asked = {"IPv4Address": wish.ip} if wish.ip else {}
-        asked |= {"IPv6Address": wish.ip6} if wish.ip6 else {}
-        shown[wish.name] = {
-            "IPAMConfig": Map(asked),
-            "Links": None,
-            "Aliases": own,
-            "MacAddress": attachment.mac if attachment and active else wish.mac,
-            "DriverOpts": None,
-            "NetworkID": network_id,
-            "EndpointID": one.endpoint if active else "",
-            "Gateway": gateways.get(4, ""),
-            "IPAddress": str(by_version[4].ip) if 4 in by_version else "",
-            "IPPrefixLen": by_version[4].network.prefixlen if 4 in by_version else 0,
-            "IPv6Gateway": gateways.get(6, ""),
-            "GlobalIPv6Address": str(by_version[6].ip) if 6 in by_version else "",
-            "GlobalIPv6PrefixLen": by_version[6].network.prefixlen if 6 in by_version else 0,
-            "DNSNames": list(attachment.names) if attachment else [container.name, *own],
-        }
-    return shown
-
-
 def settings(container: Container) -> dict[str, Any]:
     """Return NetworkSettings."""
     from rootless.networks.mode import Mode
@@ -140,9 +100,13 @@ def settings(container: Container) -> dict[str, Any]:
     extra = container.extra
     mode = Mode.parse(extra.request["network"])
     net = extra.request.get("net", {})
-    networks = _networks(container)
+    networks: dict[str, Any] = {}
+    if _on_networks(container):
+        from rootless.cli.usernet_view import endpoints
+
+        networks = endpoints(container)
     running = container.state.status == "running"
-    ip = address(mode, net.get("ip")) if running else ""
+    ip = address(mode, net.get("ip")) if running and not networks else ""
     ends = {
         "IPAddress": ip,
         "IPPrefixLen": 24 if ip else 0,

@@ -1,11 +1,16 @@
-"""Networks as `rl network ls` and `rl network inspect` show them, in Docker's field names. Pure."""
+"""Networks as `rl network ls` and `rl network inspect` show them, in Docker's field names.
+
+And what `rl inspect` shows of a container on them. Pure, but for the definitions that are read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container as Names
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from ipaddress import ip_interface
 from typing import Any, Final, NamedTuple
 
 from rootless.cli import filters
@@ -14,7 +19,9 @@ from rootless.cli.template import Map
 from rootless.cli.units import parse_time
 from rootless.containers import connections
 from rootless.containers.store import Container
+from rootless.errors import RlError
 from rootless.networks.definition import Definition
+from rootless.networks.definitions import Definitions
 
 TITLES: Final = {
     "ID": "NETWORK ID",
@@ -181,3 +188,44 @@ def _ends(network: Network, container: Container) -> list[dict[str, str]]:
 
 def _first(addresses: Sequence[str], version: int) -> str:
     return next((text for text in addresses if (":" in text) == (version == 6)), "")
+
+
+def endpoints(container: Container) -> dict[str, Any]:
+    """Return NetworkSettings.Networks of a container on user networks."""
+    definitions = Definitions(container.path.parent.parent)
+    found = {}
+    for one in connections.of(container):
+        definition = None
+        with contextlib.suppress(RlError):
+            definition = definitions.get(one.wish.name)
+        found[one.wish.name] = _endpoint(container, one, definition)
+    return found
+
+
+def _endpoint(
+    container: Container, one: connections.Connection, definition: Definition | None
+) -> dict[str, Any]:
+    wish, active = one.wish, container.active
+    attachment = one.attachment if active else None
+    ends = [ip_interface(text) for text in attachment.addresses] if attachment else []
+    by_version = {end.version: end for end in ends}
+    pools = definition.pools if definition and active else ()
+    gateways = {pool.version: pool.gateway for pool in pools}
+    asked = {"IPv4Address": wish.ip, "IPv6Address": wish.ip6}
+    aliases = [container.id[:12], *wish.aliases]
+    return {
+        "IPAMConfig": Map({name: address for name, address in asked.items() if address}),
+        "Links": None,
+        "Aliases": aliases,
+        "MacAddress": attachment.mac if attachment else wish.mac,
+        "DriverOpts": None,
+        "NetworkID": definition.id if definition else "",
+        "EndpointID": one.endpoint if active else "",
+        "Gateway": gateways.get(4, ""),
+        "IPAddress": str(by_version[4].ip) if 4 in by_version else "",
+        "IPPrefixLen": by_version[4].network.prefixlen if 4 in by_version else 0,
+        "IPv6Gateway": gateways.get(6, ""),
+        "GlobalIPv6Address": str(by_version[6].ip) if 6 in by_version else "",
+        "GlobalIPv6PrefixLen": by_version[6].network.prefixlen if 6 in by_version else 0,
+        "DNSNames": list(attachment.names) if attachment else [container.name, *aliases],
+    }

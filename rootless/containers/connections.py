@@ -21,7 +21,7 @@ from rootless.networks.definition import Definition
 from rootless.networks.definitions import Definitions
 from rootless.networks.mode import Mode
 from rootless.networks.request import NetworkRequest
-from rootless.networks.user import Attachment, Network
+from rootless.networks.user import Attachment, Network, mac_of
 from rootless.networks.wish import Wish, check_all
 
 
@@ -136,11 +136,6 @@ def ended(containers: ContainerStore, container: Container) -> None:
             _tell(containers.root, "disconnect", definition, container)
 
 
-def has_way_out(networks: Sequence[tuple[Network, Attachment]]) -> bool:
-    """Tell whether a container with these networks may leave them."""
-    return not networks or any(not network.internal for network, _ in networks)
-
-
 def _attached(
     containers: ContainerStore,
     container: Container,
@@ -170,7 +165,7 @@ def _attached(
     attachment = Attachment(
         network=definition.id,
         addresses=chosen,
-        mac=wish.mac or addresses.mac(chosen),
+        mac=wish.mac or mac_of(chosen[0]),
         interface=wish.interface or _free_interface(container, others),
         names=tuple(dict.fromkeys(names)),
         dns=tuple(net.get("dns", ())),
@@ -240,17 +235,18 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
                 f"container {container.name} is already connected to network {definition.name}"
             )
         addresses.check(definition, wish)
-        if container.active and not any(one.attachment for one in before):
+        running = _runs(container)
+        if running and not any(one.attachment for one in before):
             raise RlError(
                 f"container {container.name} runs without a user network: only one that was "
                 "started with one can be connected while it runs (stop it first)"
             )
         added = Connection(wish)
-        if container.active:
+        if running:
             added = _attached(containers, container, definition, added, before)
         made = [*before, added]
         container = containers.change(container, networks=[one.record() for one in made])
-    if container.active:
+    if running:
         from rootless.containers import live
 
         try:
@@ -269,14 +265,21 @@ def disconnect(root: Path, container: Container, network: str) -> None:
     rest = [one for one in of(container) if one.wish.name != definition.name]
     if len(rest) == len(of(container)):
         raise RlError(f"container {container.name} is not connected to network {definition.name}")
-    if container.active:
+    if running := _runs(container):
         from rootless.containers import live
 
         live.leave(container, definition.id)
     container = _take_back(containers, container, definition.name)
-    if container.active:
+    if running:
         _write_names_now(definitions, container, of(container))
     _tell(root, "disconnect", definition, container)
+
+
+def _runs(container: Container) -> bool:
+    """Tell whether a container has what can be changed at once; between two runs it has not."""
+    if container.active and container.state.status == "created":
+        raise RlError(f"container {container.name} is just being started (try again)")
+    return container.state.status == "running"
 
 
 def _check_mode(container: Container) -> None:

@@ -16,7 +16,7 @@ from rootless.containers.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import syscalls
 from rootless.networks import loopback
-from rootless.networks.user import Attachment, Network
+from rootless.networks.user import Attachment, Network, mac_of
 
 _BRIDGE: Final = "bridge"
 _DNS_PORT: Final = 53
@@ -38,8 +38,12 @@ def make(channel: Channel, network: Network) -> None:
     """
     loopback.bring_up()
     with _netlink(f"cannot make network {network.name}") as netlink:
+        # With a MAC address of its own: else it is that of one of the containers, and another when
+        # that leaves, which the others would not learn for a while.
         # Without a querier that asks for members, snooping would lose neighbour discovery.
-        netlink.link("add", ifname=_BRIDGE, kind="bridge", br_mcast_snooping=0, **_mtu(network))
+        address = mac_of(network.gateways[0])
+        wanted = {"address": address, "br_mcast_snooping": 0, **_mtu(network)}
+        netlink.link("add", ifname=_BRIDGE, kind="bridge", **wanted)
         (index,) = netlink.link_lookup(ifname=_BRIDGE)
         for subnet, gateway in zip(network.subnets, network.gateways, strict=True):
             _add_address(netlink, index, f"{gateway}/{subnet.partition('/')[2]}")

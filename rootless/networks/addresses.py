@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from hashlib import sha256
 from ipaddress import ip_address, ip_network
 
 from rootless.errors import RlError
@@ -96,15 +95,3 @@ def _hosts(pool: Pool) -> Iterator[str]:
 def _pool_of(definition: Definition, address: str) -> Pool | None:
     found = ip_address(address)
     return next((pool for pool in definition.pools if found in ip_network(pool.subnet)), None)
-
-
-def mac(addresses: Sequence[str]) -> str:
-    """Return a MAC address for these addresses, always the same.
-
-    So that neighbours who still know the one who had them before, know the next one, too.
-    """
-    packed = ip_address(addresses[0].partition("/")[0]).packed
-    return ":".join(
-        f"{byte:02x}"
-        for byte in b"\x02\x42" + (packed if len(packed) == 4 else sha256(packed).digest()[:4])
-    )

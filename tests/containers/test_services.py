@@ -174,6 +174,28 @@ def test_database_keeps_its_data_over_a_restart_and_in_another_container(
     assert owner == "redis\n"
 
 
+def test_services_are_reached_by_name_from_other_containers(services: Rl) -> None:
+    services("network", "create", "shop")
+    on = ("--network", "shop")
+    try:
+        services("run", "-d", "--name", "cache", *on, "-v", "data:/var/lib/redis", "redis")
+        services("run", "-d", "--name", "web", *on, "-p", f"{HOST}::80", "nginx")
+        for name in "cache", "web":
+            services("wait", "--condition", "healthy", name)
+        client = ("run", "--rm", *on, "redis", "redis-cli", "-h", "cache")
+        assert services(*client, "SET", "greeting", "hello").stdout == "OK\n"
+        fetch = "import urllib.request as u; print(u.urlopen('http://web').read().decode())"
+        page = services("run", "--rm", *on, "nginx", "python3", "-c", fetch).stdout
+        assert "<h1>Welcome to nginx!</h1>" in page
+        assert "<h1>Welcome to nginx!</h1>" in get(services)
+        services("restart", "cache")
+        services("wait", "--condition", "healthy", "cache")
+        assert services(*client, "GET", "greeting").stdout == "hello\n"
+    finally:
+        services("network", "rm", "-f", "shop")
+        services("volume", "rm", "-f", "data")
+
+
 def test_database_is_typed_to_on_a_terminal(services: Rl, cache: str) -> None:
     terminal: pexpect.spawn[str] = pexpect.spawn(
         services.command[0], ["exec", "-it", cache, "redis-cli"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rootless.errors import RlError
-from rootless.networks.addresses import check, choose, mac
+from rootless.networks.addresses import check, choose
 from rootless.networks.definition import Pool
+from rootless.networks.user import mac_of
 from rootless.networks.wish import Wish
 from tests.networks.test_definition import definition
 
@@ -81,7 +82,7 @@ def test_address_that_no_container_can_have_is_refused(wish: Wish, said: str) ->
 
 
 def test_mac_address_follows_from_the_address_and_can_be_one() -> None:
-    assert mac(("10.89.0.2/24", "fd00::2/64")) == "02:42:0a:59:00:02"
-    six = mac(("fd00::2/64",))
+    assert mac_of("10.89.0.2/24") == mac_of("10.89.0.2") == "02:42:0a:59:00:02"
+    six = mac_of("fd00::2")
     assert six.startswith("02:42:")
-    assert six != mac(("fd00::3/64",))
+    assert six != mac_of("fd00::3")
