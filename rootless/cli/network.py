@@ -60,7 +60,8 @@ def create(
 ) -> None:
     """Make a network, on which containers find each other by name.
 
-    Without --subnet it gets a free one of 10.89.0.0/24 and above. Networks do not see each other.
+    Without --subnet it gets a free private one, 10.89.0.0/24 or above. Networks do not see each
+    other.
     """
     from rootless.containers import usernets
 

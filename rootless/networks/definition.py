@@ -25,9 +25,13 @@ _NAME: Final = re.compile("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _MTU_NAMES: Final = ("mtu", "com.docker.network.driver.mtu")
 _MTUS: Final = range(68, 65536)
 _SMALLEST_MTU6: Final = 1280
-# Where Podman takes them from, /24 each: after 10.89.0.0 the rest of 10.0.0.0/8.
-_POOL: Final = int(ip_address("10.0.0.0"))
-_FIRST: Final = 89 << 8
+# The private ones, /24 each; as Podman from 10.89.0.0 on, others where the host has a route to all
+# of that.
+_FREE: Final = (
+    (int(ip_address("10.0.0.0")), range(89 << 8, 1 << 16)),
+    (int(ip_address("172.16.0.0")), range(1 << 12)),
+    (int(ip_address("192.168.0.0")), range(1 << 8)),
+)
 # Room for a gateway and one container.
 _LONGEST_PREFIX: Final = {4: 30, 6: 126}
 _NOT_FOR_NETWORKS: Final = tuple(
@@ -221,11 +225,12 @@ def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
 
 
 def _free_subnet(taken: Sequence[IPNetwork]) -> IPNetwork:
-    for number in range(_FIRST, 1 << 16):
-        subnet = ip_network((_POOL + (number << 8), 24))
-        if not any(_overlap(subnet, other) for other in taken):
-            return subnet
-    raise RlError("no free subnet of 10.89.0.0 to 10.255.255.0 is left: choose one by --subnet")
+    for first, numbers in _FREE:
+        for number in numbers:
+            subnet = ip_network((first + (number << 8), 24))
+            if not any(_overlap(subnet, other) for other in taken):
+                return subnet
+    raise RlError("no private subnet is free: choose one by --subnet")
 
 
 def parse(data: Mapping[str, Any]) -> Definition:

@@ -311,7 +311,8 @@ def test_garbage_stops_nothing(server: Running, seed: int) -> None:
             client.bind((STRANGER, 0))
             client.sendto(garbage, (FRONT, server.ports[FRONT]))
         if number % 20 == 0:
-            with connect(server, STRANGER) as stream:
+            # It may be closed already: one client has only so many.
+            with suppress(ConnectionError), connect(server, STRANGER) as stream:
                 stream.sendall(garbage)
     assert _with_retries(server) == [WEB]
     assert server.addresses("web", tcp=True) == [WEB]

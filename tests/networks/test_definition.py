@@ -54,8 +54,10 @@ def test_network_gets_the_first_subnet_that_is_free() -> None:
     assert pools() == (Pool("10.89.0.0/24", "10.89.0.1"),)
     (second,) = pools(taken=("10.89.0.0/25", "10.89.1.128/25", "192.168.0.0/16"))
     assert second.subnet == "10.89.2.0/24"
-    with pytest.raises(RlError, match="no free subnet"):
-        pools(taken=("10.0.0.0/8",))
+    (other,) = pools(taken=("10.0.0.0/8", "172.16.0.0/24"))
+    assert other.subnet == "172.16.1.0/24"
+    with pytest.raises(RlError, match="no private subnet is free"):
+        pools(taken=("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
 def test_network_with_ipv6_has_a_subnet_of_each() -> None:
