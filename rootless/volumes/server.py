@@ -42,7 +42,8 @@ def main(directory: str, control: Channel) -> int:
     # A container in a namespace below ours cannot look into us, should it see us.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     clients = _Clients()
-    clients.take(control)
+    if not clients.take(control):
+        return 0
     try:
         _redirect(f"{directory}/{_LOG}")
         _serve(directory, control, clients)

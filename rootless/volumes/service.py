@@ -41,8 +41,11 @@ class Volumes:
             raise RlError(f"cannot serve volume {name}: {error.strerror}") from None
         server = self._server((found.st_dev, found.st_ino), directory)
         ours, theirs = Channel.pair()
-        server.control.send({"client": True}, theirs.fileno())
+        sent = server.control.offer({"client": True}, theirs.fileno())
         theirs.close()
+        if not sent and server.child.running:
+            name = os.path.basename(directory)
+            raise RlError(f"too many containers wait for volume {name}, try again")
         end = os.dup(ours.fileno())
         ours.close()
         return {}, [end]

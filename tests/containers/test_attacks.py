@@ -319,6 +319,19 @@ def test_link_of_the_image_leads_no_directory_to_the_host(
     assert attack(changed(rl, NAIVE))
 
 
+def test_link_in_a_volume_makes_no_part_of_it_of_the_host(rl: Rl, host: Path) -> None:
+    rl("volume", "create", "parts")
+    (rl.root / "volumes/parts/_data/link").symlink_to(host)
+    mount = "type=volume,src=parts,dst=/part,volume-subpath=link"
+
+    def attack(rl: Rl) -> bool:
+        return SECRET in said(rl, "run", "--rm", "--mount", mount, "alpine", "cat", "/part/secret")
+
+    assert not attack(rl)
+    assert attack(changed(rl, NAIVE))
+    rl("volume", "rm", "parts")
+
+
 def test_console_is_put_over_no_file_of_the_host(rl: Rl, host: Path, tmp_path: Path) -> None:
     # CVE-2025-52565: what is mounted as the console, and where, was looked up by name.
     dev = tmp_path / "dev"

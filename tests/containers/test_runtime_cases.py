@@ -61,6 +61,17 @@ def directory(name: str, mode: int) -> tarfile.TarInfo:
 # The process
 
 
+def test_directory_where_the_users_are_written_is_no_list_of_users(
+    rl: Rl, image: Callable[..., str]
+) -> None:
+    name = image(directory("etc/passwd", 0o755), directory("etc/group", 0o755))
+    assert out(rl, name, "id", "-u") == "0\n"
+    assert out(rl, "-u", "5:6", name, "sh", "-c", "id -u; id -g") == "5\n6\n"
+    assert out(rl, "--userns", "keep-id", name, "id", "-u") == f"{os.getuid()}\n"
+    done = rl("run", "--rm", "-q", "-u", "www", name, "id", check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+
+
 @pytest.mark.parametrize(
     ("directory", "program"), [("/bin", "./echo"), ("/", "bin/echo"), ("/etc", "../bin/echo")]
 )

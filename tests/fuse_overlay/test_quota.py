@@ -149,6 +149,22 @@ def test_copying_up_is_refused_before_it_begins(tmp_path: Path) -> None:
 
 
 @in_namespace
+def test_an_empty_file_that_is_copied_up_counts(tmp_path: Path) -> None:
+    for index in range(200):
+        (tmp_path / f"low/{index}").touch()
+    with limited(tmp_path) as m:
+        left = os.statvfs(m).f_ffree
+        assert 0 < left < 200
+        for index in range(left):
+            os.chmod(m / str(index), 0o600)
+        assert os.statvfs(m).f_ffree == 0
+        with pytest.raises(OSError, match="No space left"):
+            os.chmod(m / "199", 0o600)
+        os.unlink(m / "0")
+        os.chmod(m / "199", 0o600)
+
+
+@in_namespace
 def test_a_full_disk_is_reported_by_msync_to_who_writes_to_memory(tmp_path: Path) -> None:
     with limited(tmp_path) as m:
         with (m / "mapped").open("w+b") as file:

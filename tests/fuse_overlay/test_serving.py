@@ -281,6 +281,23 @@ def test_a_descriptor_that_is_not_mounted_is_refused(tmp_path: Path) -> None:
         connection.close()
 
 
+def test_who_never_lets_it_sleep_keeps_nobody_else_from_it(tmp_path: Path) -> None:
+    (tmp_path / "low").mkdir()
+    with closing(Overlay([str(tmp_path / "low")])) as overlay:
+        # Requests without end.
+        connection = Connection(os.open("/dev/zero", os.O_RDWR), overlay)
+        other, ours = socket.socketpair()
+
+        def hear() -> bool:
+            connection.stop()
+            return False
+
+        with other, ours:
+            other.send(b"x")
+            assert connection.serve({ours.fileno(): hear}) is False
+        connection.close()
+
+
 class _Failing(Overlay):
     def readlink(self, number: int) -> bytes:
         raise ZeroDivisionError if number == 5 else OSError(errno.ENOSPC, "full")
