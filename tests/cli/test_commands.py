@@ -15,6 +15,7 @@ import pytest
 from tests.support.oci import Layer, tar_of, write_layout
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +302,7 @@ def test_paths_in_a_container_are_completed(rl: Rl, runs: str) -> None:
 def test_bash_completes_what_goes_on_after_a_colon_or_an_equals_sign(rl: Rl, runs: str) -> None:
     shell: pexpect.spawn[str] = pexpect.spawn(
         "bash", ["--norc", "--noprofile"],
-        env=os.environ | rl.environment | {"PS1": "HOST> "}, encoding="utf-8", timeout=60,
+        env=os.environ | rl.environment | {"PS1": "HOST> "}, encoding="utf-8", timeout=PATIENCE,
     )  # fmt: skip
     try:
         shell.expect_exact("HOST> ")

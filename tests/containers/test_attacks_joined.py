@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,9 @@ import pytest
 
 from tests.support.runner import Rl
 from tests.support.undefended import changed
+from tests.support.waiting import PATIENCE, wait_until
 
 SECRET = "the host's own"
-PATIENCE = 60
 SLEEP = ("alpine", "sleep", "1000")
 NET_RAW = 13
 
@@ -58,10 +57,7 @@ rootfs.assemble = wait
             file.unlink(missing_ok=True)
         joining = ("run", "--rm", "--pid", "container:target", "alpine", "true")
         with changed(rl, waiting).start(*joining) as joiner:
-            deadline = time.monotonic() + PATIENCE
-            while not reached.exists():
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(reached.exists)
             try:
                 found = rl("exec", "--privileged", "target", "sh", "-c", look).stdout
             finally:

@@ -6,18 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE, wait_until
 
 RUN = ("run", "--rm", "-q")
 SLEEP = ("alpine", "sleep", "1000")
 KINDS = {"network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts", "userns": "user"}
-PATIENCE = 60
 # Leaves processes behind that no signal but one ends, in a root directory and a session of theirs.
 STRAYS = """
     for i in 1 2 3; do setsid sh -c 'trap "" TERM HUP; exec sleep 1001' & done
@@ -38,13 +37,6 @@ def refused(rl: Rl, *options: str) -> str:
     assert done.returncode == 125
     assert done.stderr.count("\n") == 1
     return done.stderr
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def status(rl: Rl, name: str) -> str:

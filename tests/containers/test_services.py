@@ -18,9 +18,9 @@ import pytest
 from tests.support import services as recipes
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.waiting import PATIENCE
 
 HOST = "127.0.0.1"
-PATIENCE = 60
 LARGE = 64 << 20
 """Bytes that no buffer between a server and its client takes at once."""
 

@@ -91,7 +91,7 @@ def test_loopback_of_the_host_is_out_of_reach(rl: Rl, program: str) -> None:
         for address in ("127.0.0.1", "10.0.2.2", "10.0.2.3", "10.0.2.100", HOST):
             answer = reach(rl, address, port, "--network", program, seconds=2)
             assert "hello" not in answer
-    assert helpers(rl) == []
+    wait_until(lambda: helpers(rl) == [])
 
 
 # Bound to the interface, a socket is not bound to the table of local addresses; a packet socket
@@ -196,7 +196,7 @@ def test_program_that_connects_it_ends_with_the_container(rl: Rl, program: str) 
         # It is no process of the container, and none that the container sees.
         assert os.readlink(f"/proc/{pid}/ns/pid") != _pid_namespace(helper)
         assert program not in rl("exec", name, "ps").stdout
-    assert helpers(rl) == []
+    wait_until(lambda: helpers(rl) == [])
 
 
 def _pid_namespace(pid: int) -> str:
