@@ -15,11 +15,11 @@ from typing import Any
 def execute(arguments: Sequence[str]) -> int:
     """Run the command `rl exec …`, and return its exit status."""
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os._exit(_read(arguments, writer))
-    os.close(writer)
     try:
+        child = os.fork()
+        if child == 0:
+            os._exit(_read(arguments, writer))
+        os.close(writer)
         from rootless.containers import execution
         from rootless.paths import state_root
 

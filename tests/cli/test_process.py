@@ -214,3 +214,17 @@ def test_bash_takes_the_completion_script(tmp_path: Path) -> None:
         ["bash", "-c", check, sys.executable], capture_output=True, text=True, check=True
     )
     assert "rl" in done.stdout
+
+
+def test_exec_with_no_process_to_spare_fails_in_one_line(tmp_path: Path) -> None:
+    # We are one process already, so that it cannot make a second of ours.
+    done = subprocess.run(
+        ["prlimit", "--nproc=1", sys.executable, "-m", "rootless", "exec", "box", "true"],
+        env={**os.environ, "RL_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert done.stderr.startswith("rl: Resource temporarily unavailable")
+    assert len(done.stderr.splitlines()) == 1
