@@ -352,3 +352,87 @@ def test_directory_that_is_not_there_is_one_error(rl: Rl, service: str) -> None:
     assert done.stderr == (
         "rl: cannot use /not/there as the working directory: No such file or directory\n"
     )
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+def test_resolver_is_configured_where_the_images_file_is_a_link(
+    rl: Rl, image: Callable[..., str]
+) -> None:
+    # As systemd-resolved leaves it behind, and dangling.
+    stub = "../run/systemd/resolve/stub-resolv.conf"
+    name = image(directory("etc", 0o755), link("etc/resolv.conf", stub))
+    script = "readlink /etc/resolv.conf; cat /etc/resolv.conf"
+    assert out(rl, "--dns", "192.0.2.1", name, "sh", "-c", script) == (
+        f"{stub}\nnameserver 192.0.2.1\n"
+    )
+
+
+@pytest.mark.parametrize("place", ["dev", "proc", "sys"])
+def test_file_system_of_the_kernel_goes_where_a_link_of_the_image_leads_inside(
+    rl: Rl, image: Callable[..., str], place: str
+) -> None:
+    name = image(link(place, "/elsewhere"), directory("elsewhere", 0o755))
+    there = {"dev": "null", "proc": "self", "sys": "kernel"}[place]
+    script = f"ls -d /elsewhere/{there}; ls -ld /elsewhere/.; wc -l < /proc/self/mountinfo"
+    shown = out(rl, name, "sh", "-c", script).splitlines()
+    assert shown[0] == f"/elsewhere/{there}"
+    # What is masked in /proc is masked where it is.
+    hidden = out(rl, name, "sh", "-c", "cat /proc/timer_list /proc/keys 2>/dev/null | wc -c")
+    assert hidden == "0\n"
+
+
+def test_link_of_the_image_to_nowhere_is_an_error_that_names_the_mount(
+    rl: Rl, image: Callable[..., str]
+) -> None:
+    done = rl("run", "--rm", image(link("dev", "/nowhere")), "true", check=False)
+    assert done.returncode == 125
+    assert done.stderr == (
+        "rl: cannot mount tmpfs on /dev in the container: there is a symlink that leads nowhere\n"
+    )
+
+
+def test_terminal_needs_no_root_that_can_be_written_to(rl: Rl) -> None:
+    script = "tty; test -c /dev/console && echo $TERM; touch /x 2>/dev/null || echo kept"
+    shown = out(rl, "-t", "--read-only", "alpine", "sh", "-c", script)
+    assert shown.split() == ["/dev/pts/0", "xterm", "kept"]
+    assert out(rl, "alpine", "sh", "-c", 'echo "<$TERM>"') == "<>\n"
+
+
+def test_detached_command_that_cannot_run_says_so(rl: Rl, service: str) -> None:
+    cases = {
+        ("nosuch",): (127, 'cannot execute "nosuch": executable file not found in $PATH'),
+        ("/etc",): (126, 'cannot execute "/etc": Permission denied'),
+        ("-w", "/nosuch", "true"): (126, "cannot use /nosuch as the working directory"),
+        ("-u", "nosuch", "true"): (125, "unable to find user nosuch"),
+    }
+    for (*options, command), (code, said) in cases.items():
+        done = rl("exec", "-d", *options, service, command, check=False)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+
+
+def test_many_commands_at_once_have_their_own_exit_codes(rl: Rl, service: str) -> None:
+    started = [
+        rl.start("exec", service, "sh", "-c", f"sleep 0.{code}; exit {code}") for code in range(12)
+    ]
+    assert [process.wait(PATIENCE) for process in started] == list(range(12))
+    assert rl("exec", service, "sh", "-c", "exit 300", check=False).returncode == 300 % 256
+
+
+def test_flags_that_the_host_has_on_a_mount_stay_when_it_is_bound(rl: Rl) -> None:
+    # A user cannot take nosuid and nodev away, nor mount without them.
+    (line,) = [
+        line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if line.split()[4] == "/sys"
+    ]
+    locked = {"nosuid", "nodev", "noexec"} & set(line.split()[5].split(","))
+    for option in ("ro", "rw"):
+        table = out(rl, "-v", f"/sys:/x:{option}", "alpine", "cat", "/proc/self/mountinfo")
+        flags = mount_flags(table)["/x"]
+        assert locked <= flags
+        assert ("ro" in flags) == (option == "ro" or "ro" in line.split()[5].split(","))
