@@ -147,6 +147,8 @@ def begin(
     command was executed, or else an "error". By ``leaving`` its terminal can be given to that
     process, which then outlives us.
     """
+    if container.paused:
+        raise RlError(f"container {container.name} is paused, unpause it before exec")
     pidfd = open_init(container)
     channel, theirs = Channel.pair()
     changeable = interpreter.is_changeable(maps_of(container.config))
@@ -182,8 +184,6 @@ def _let_in(container: Container, joining: process.Child, channel: Channel) -> N
 def open_init(container: Container) -> int:
     """Return a pidfd of a running container's PID 1; RlError if there is none."""
     init_process = container.state.init
-    if container.paused:
-        raise RlError(f"container {container.name} is paused, unpause it before exec")
     if container.state.status == "running" and init_process is not None:
         try:
             pidfd = os.pidfd_open(init_process.pid)

@@ -112,8 +112,8 @@ def parse_devices(texts: Iterable[str]) -> tuple[Device, ...]:
 
 
 def parse_groups(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the groups of --group-add; keep-groups stands alone."""
-    groups = tuple(texts)
+    """Return the groups of --group-add, several in one as in Podman; keep-groups stands alone."""
+    groups = tuple(group for text in texts for group in text.split(","))
     if KEEP_GROUPS in groups and len(groups) > 1:
         raise RlError(f"--group-add {KEEP_GROUPS} cannot be used with other groups")
     if not all(groups):

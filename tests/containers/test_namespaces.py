@@ -237,6 +237,7 @@ def test_groups_are_added_by_name_and_number(rl: Rl) -> None:
     assert groups(rl, "-u", "1000:1000") == ["1000"]
     added = ("--group-add", "5", "--group-add", "nogroup")
     assert groups(rl, "-u", "1000:1000", *added) == ["5", "1000", "65534"]
+    assert groups(rl, "-u", "1000:1000", "--group-add", "5,6,7") == ["5", "6", "7", "1000"]
     assert "unable to find group nosuch" in refused(rl, "--group-add", "nosuch")
 
 

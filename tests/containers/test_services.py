@@ -65,9 +65,9 @@ def cache(services: Rl) -> Iterator[str]:
     services("volume", "rm", "data")
 
 
-def start_redis(rl: Rl) -> None:
+def start_redis(rl: Rl, *more: str) -> None:
     options = ("-p", f"{HOST}::6379", "-v", "data:/var/lib/redis")
-    rl("run", "-d", "--name", "cache", *options, "redis")
+    rl("run", "-d", "--name", "cache", *options, *more, "redis")
     rl("wait", "--condition", "healthy", "cache")
 
 
@@ -217,3 +217,43 @@ def test_database_is_typed_to_on_a_terminal(services: Rl, cache: str) -> None:
     terminal.close()
     assert terminal.exitstatus == 0
     assert ask(services, "STRLEN typed") == ":3"
+
+
+@pytest.fixture
+def office(services: Rl) -> Iterator[str]:
+    """Return the name of a network of the user's."""
+    services("network", "create", "office")
+    yield "office"
+    services("network", "rm", "-f", "office")
+
+
+def test_services_are_reached_by_name_from_a_container_on_their_network(
+    services: Rl, office: str
+) -> None:
+    on_it = ("--network", office)
+
+    def visit(url: str) -> str:
+        script = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read(300))"
+        client = ("redis", "python3", "-c", script, url)
+        return services("run", "--rm", *on_it, *client, timeout=300).stdout
+
+    def ask_by_name(*question: str) -> str:
+        client = ("redis", "redis-cli", "-h", "store", *question)
+        return services("run", "--rm", *on_it, *client, timeout=300).stdout.strip()
+
+    try:
+        start_redis(services, *on_it, "--network-alias", "store")
+        with web_server(services, *on_it) as web:
+            assert "Welcome to nginx!" in visit(f"http://{web}/")
+            assert "Welcome to nginx!" in get(services)
+            assert ask_by_name("SET", "greeting", "hello") == "OK"
+            # Both have another life, and are found again.
+            services("restart", web, "cache")
+            for name in (web, "cache"):
+                services("wait", "--condition", "healthy", name)
+            assert "Welcome to nginx!" in visit(f"http://{web}/")
+            assert ask_by_name("GET", "greeting") == "hello"
+            assert ask(services, "STRLEN greeting") == ":5"
+    finally:
+        services("rm", "-f", "-v", "cache")
+        services("volume", "rm", "-f", "data")

@@ -86,6 +86,8 @@ def test_containers_are_named_by_files_and_need_not_be_there(rl: Rl, tmp_path: P
         )
         assert rl(command, "-i", "--cidfile", f"{file}.none").stderr == ""
     assert "Missing argument" in rl("rm", check=False).stderr
+    assert rl("wait", "--ignore", "none").stdout == "-1\n"
+    assert rl("wait", "none", check=False).returncode == 125
 
 
 def test_rm_stops_first_if_a_time_is_given(rl: Rl) -> None:
