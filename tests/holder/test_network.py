@@ -146,13 +146,15 @@ def test_interface_and_addresses_are_those_that_were_chosen(spaces: list[Space])
 def holders(space: Space) -> list[int]:
     """Return the process that holds what a space's store shares, by its log."""
     log = str(space.root / "holder.log")
-    found = []
+    found: dict[int, int] = {}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             name = Path(f"/proc/{pid}/comm").read_text().strip()
             if name == "rl-holder" and os.readlink(f"/proc/{pid}/fd/2") == log:
-                found.append(int(pid))
-    return found
+                parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                found[int(pid)] = int(parent)
+    # What it has done by a child has its name.
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def networks_of(space: Space) -> set[str]:

@@ -64,12 +64,14 @@ def addresses(rl: Rl, name: str, network: str) -> list[str]:
 def serving(rl: Rl, name: str) -> list[int]:
     """Return the processes ``rl-holder`` or ``rl-dns`` of a store, by the log that they write."""
     log = str(rl.root / "holder.log")
-    found = []
+    found: dict[int, int] = {}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             if (
                 Path(f"/proc/{pid}/comm").read_text().strip() == name
                 and os.readlink(f"/proc/{pid}/fd/2") == log
             ):
-                found.append(int(pid))
-    return found
+                parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                found[int(pid)] = int(parent)
+    # What the holder has done by a child has its name.
+    return [pid for pid, parent in found.items() if parent not in found]
