@@ -92,6 +92,9 @@ def _live(channel: Channel) -> int:
                     request = struct.pack("256s", interface.encode())
                     found = fcntl.ioctl(asking, SIOCGIFHWADDR, request)
                 answer = found[18:24].hex(":")
+            case "neighbours", _:
+                lines = Path("/proc/self/net/arp").read_text().splitlines()[1:]
+                answer = {line.split()[0]: line.split()[3] for line in lines}
             case "serve", [address]:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 servers.append(socket.create_server((address, 7), family=family))
@@ -186,6 +189,17 @@ def test_network_is_there_from_the_first_to_the_last_container(spaces: list[Spac
     second.join(BLUE, 3)
     first.do("serve", "10.89.0.2")
     assert second.do("reach", "10.89.0.2") == "reached"
+
+
+def test_gateway_has_one_mac_address_whoever_comes_and_goes(spaces: list[Space]) -> None:
+    first, second, _ = spaces
+    first.join(BLUE, 2)
+    # Its DNS server, which nobody is here: but that the answer comes shows who the gateway is.
+    assert first.do("reach", "10.89.0.1") == "Connection refused"
+    assert first.do("neighbours") == {"10.89.0.1": "02:42:0a:59:00:01"}
+    second.join(BLUE, 3)
+    second.do("reach", "10.89.0.1")
+    assert second.do("neighbours") == first.do("neighbours")
 
 
 def test_holder_keeps_nothing_of_a_container(spaces: list[Space]) -> None:
