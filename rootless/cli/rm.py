@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from rootless.cli import several
@@ -54,9 +56,13 @@ def rm(
                 raise
             remove_damaged(root, error.container_id)
         else:
-            if seconds is not None:
+            if seconds is None:
+                remove(root, container, force=force, volumes=volumes)
+            else:
                 stopping.stop(container, seconds)
-            remove(root, store.by_id(container.id), force=force, volumes=volumes)
+                # One of --rm is gone by then.
+                with contextlib.suppress(ContainerNotFound):
+                    remove(root, store.by_id(container.id), force=force, volumes=volumes)
         click.echo(name)
 
     return for_each(names, remove_one)

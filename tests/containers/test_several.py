@@ -99,6 +99,9 @@ def test_rm_stops_first_if_a_time_is_given(rl: Rl) -> None:
     assert rl("rm", "-t", "60", "orderly").stdout == "orderly\n"
     assert rl("run", "--rm", "-v", "told:/v", "alpine", "cat", "/v/f").stdout == "told\n"
     rl("volume", "rm", "told")
+    rl("run", "-d", "--rm", "--name", "brief", "alpine", "sleep", "1000")
+    assert rl("rm", "-t", "0", "brief").stdout == "brief\n"
+    assert "brief" not in rl("ps", "-a").stdout
 
 
 @pytest.mark.parametrize("command", ["create", "run -d"])
