@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rootless.containers import idmaps
 from rootless.containers.request import Request
-from rootless.containers.store import ContainerStore
+from rootless.containers.store import Container, ContainerStore
 from rootless.kernel import userns
 from rootless.kernel.userns import IdMap, Maps
 
@@ -87,8 +87,19 @@ def _taken(containers: ContainerStore) -> list[Maps]:
     return [
         idmaps.maps_of(container.config)
         for container in containers.list()
-        if container.extra.request.get("namespaces", {}).get("userns", "").startswith("auto")
+        if _has_own_range(container)
     ]
+
+
+def _has_own_range(container: Container) -> bool:
+    """Tell whether a container has ids that others with --userns=auto must not have."""
+    extra = container.extra
+    if not extra.joined:
+        return str(extra.request.get("namespaces", {}).get("userns", "")).startswith("auto")
+    # It has those of whom it joined, who may be gone; any other mode takes all that there are.
+    ranges = userns.user_maps().uids[1:]
+    maps = idmaps.maps_of(container.config)
+    return sum(entry.size for entry in maps.uids) < sum(entry.size for entry in ranges) > 1
 
 
 @contextlib.contextmanager

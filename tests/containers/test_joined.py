@@ -174,6 +174,20 @@ def test_ids_are_those_of_the_user_namespace_and_files_are_stored_as_always(
     rl("rm", "-f", "joiner", "target")
 
 
+def test_ids_of_a_joiner_are_nobody_elses_also_when_the_one_that_it_joined_is_gone(rl: Rl) -> None:
+    def ids(name: str) -> tuple[int, int]:
+        _, first, size = rl("exec", name, "cat", "/proc/self/uid_map").stdout.split()
+        return int(first), int(size)
+
+    rl("run", "-d", "--name", "target", "--userns", "auto", *SLEEP)
+    join(rl, "--network", "container:target")
+    rl("rm", "-f", "target")
+    rl("run", "-d", "--name", "other", "--userns", "auto", *SLEEP)
+    (mine, size), (its, _) = ids("joiner"), ids("other")
+    rl("rm", "-f", "joiner", "other")
+    assert its >= mine + size
+
+
 # What fits not together
 
 
@@ -315,6 +329,18 @@ def test_end_of_a_joiner_is_that_of_all_its_processes_and_of_no_others(
                 running.stdin.close()
         running.wait(timeout=PATIENCE)
     assert processes(rl, target) == ["sleep 1000"]
+
+
+def test_joiner_is_looked_into_as_any_container(rl: Rl, target: str) -> None:
+    every = [f"--{option}=container:{target}" for option in KINDS]
+    health = ("--health-cmd", "test -e /made", "--health-interval", "1s", "--health-retries", "1")
+    join(rl, *every, *health)
+    rl("exec", "joiner", "touch", "/made")
+    rl("cp", "joiner:/made", "target:/copied")
+    rl("exec", target, "test", "-e", "/copied")
+    rl("wait", "--condition", "healthy", "joiner")
+    assert "A /made\n" in rl("diff", "joiner").stdout
+    assert "copied" not in rl("diff", "joiner").stdout
 
 
 def test_joiner_whose_policy_says_so_takes_the_namespaces_of_a_target_that_came_back(

@@ -48,6 +48,16 @@ def test_containers_reach_each_other_by_either_ip_and_see_who_comes(nets: Rl) ->
             assert reach_from(nets, "server", mine) == f"reached as {its}"
 
 
+def test_container_that_joins_one_of_a_network_is_there_as_that_one(nets: Rl) -> None:
+    blue = ("--network", "blue")
+    with server(nets, *blue), server(nets, *blue, name="other"):
+        its = addresses(nets, "server", "blue")
+        found = reach(nets, "other", "--network", "container:server")
+        assert found in [f"reached as {address}" for address in its]
+        done = nets("run", *blue, "--uts", "container:server", "alpine", "true", check=False)
+        assert "can be in no network of rl network create" in done.stderr
+
+
 def test_network_is_isolated_from_the_others(nets: Rl) -> None:
     with (
         server(nets, "--network", "blue"),
