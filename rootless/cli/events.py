@@ -19,6 +19,9 @@ _FILTERS = ("container", "daemon", "event", "image", "label", "network", "scope"
 @click.option("--since", metavar="TIME", help="Also those from then on: RFC 3339, seconds, 5m.")
 @click.option("--until", metavar="TIME", help="Only those until then.")
 @click.option(
+    "--stream/--no-stream", default=True, help="Wait for more (the default), or show what there is."
+)
+@click.option(
     "-f",
     "--filter",
     "conditions",
@@ -33,6 +36,7 @@ def events(
     settings: Settings,
     since: str | None,
     until: str | None,
+    stream: bool,
     conditions: tuple[str, ...],
     template: str | None,
 ) -> None:
@@ -49,6 +53,8 @@ def events(
 
     wanted = filters.parse(conditions, _FILTERS)
     now = datetime.now(UTC)
+    if not stream:
+        since, until = since or "0", until or "0s"
     limits = [parse_moment(text, now).timestamp() if text else None for text in (since, until)]
     parsed = Template(template) if template and template != "json" else None
     for event in eventview.read(settings.root, *limits):

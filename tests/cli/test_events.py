@@ -148,6 +148,9 @@ def test_life_of_a_container_is_told(rl: Rl) -> None:
         "container start", "container kill", "container die", "container destroy",
     ]  # fmt: skip
     assert "image pull" in actions(rl)
+    told = ("--filter", "type=container", "--format", "{{.Type}} {{.Action}}")
+    for option in "--stream=false", "--no-stream":
+        assert rl("events", option, *told).stdout.splitlines() == actions(rl, *told[:2])
     done = rl("events", "--since", "1h", "--until", "0s", "-f", "event=die", "--format", "json")
     deaths = [json.loads(text)["Actor"]["Attributes"] for text in done.stdout.splitlines()]
     assert [death["exitCode"] for death in deaths] == ["4", "137"]
