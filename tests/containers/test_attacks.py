@@ -236,6 +236,19 @@ def test_interpreter_of_the_user_cannot_be_changed_by_what_it_executes(
         rl("rm", "-f", "changer")
 
 
+def test_interpreter_of_the_user_is_executed_anew_among_nobody_who_can_trace_it(
+    rl: Rl, own_python: Path
+) -> None:
+    ours = changed(rl, python=own_python)
+    join = ("run", "--rm", "--pid", "container:peer", "alpine", "echo", "joined")
+    for options, refused in ((), False), (("--cap-add", "SYS_PTRACE"), True):
+        rl("run", "-d", "--name", "peer", *options, "alpine", "sleep", "1000")
+        done = ours(*join, check=False)
+        assert ("peer has CAP_SYS_PTRACE there" in done.stderr) == refused
+        assert done.stdout == ("" if refused else "joined\n")
+        rl("rm", "-f", "peer")
+
+
 def test_process_that_enters_cannot_be_looked_into(rl: Rl, own_python: Path) -> None:
     # Ready to execute the command, with the container's own capabilities, it stays until the spy
     # has begun and ended a look at all processes.
