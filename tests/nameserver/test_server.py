@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -186,6 +187,43 @@ def test_questions_that_wait_for_a_silent_server_are_bounded_for_each_client() -
             # Others are not held up.
             assert server.addresses("web", source=DB) == [WEB]
         server.child.kill()
+
+
+def test_clients_have_their_turns_and_what_waits_of_each_is_bounded(server: Running) -> None:
+    assert server.addresses("web") == [WEB]
+    address = (FRONT, server.ports[FRONT])
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as modest,
+    ):
+        for client, source in ((greedy, DB), (modest, WEB)):
+            client.bind((source, 0))
+            client.connect(address)
+            client.settimeout(PATIENCE)
+        # All of it is there when the server looks, the greedy one's first.
+        os.kill(server.child.pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: _is_stopped(server.child.pid))
+            for _ in range(100):
+                greedy.send(_numbered(1))
+            modest.send(_numbered(1))
+        finally:
+            os.kill(server.child.pid, signal.SIGCONT)
+        assert modest.recv(1000)
+        # What was asked last is answered last.
+        greedy.send(_numbered(2))
+        answered = 0
+        while greedy.recv(1000)[:2] != b"\0\2":
+            answered += 1
+        assert 1 <= answered <= 16
+
+
+def _numbered(number: int) -> bytes:
+    return dns.message.make_query("web", "A", id=number).to_wire()
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_flood_of_one_client_does_not_keep_others_from_being_answered(server: Running) -> None:
