@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,8 +19,9 @@ from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.holder.client import Holder
 
-# A server may be about to end, with its last container, when we come.
-_TRIES: Final = 10
+# A server may be about to end, with its last container or by a kill, when we come.
+_TRIES: Final = 100
+_PAUSE_SECONDS: Final = 0.05
 
 
 class Mounted:
@@ -50,6 +52,7 @@ class Mounted:
                 self._channels[os.path.basename(directory)] = channel
                 return tree
             channel.close()
+            time.sleep(_PAUSE_SECONDS)
         raise _lost(os.path.basename(directory))
 
     def watched(self) -> dict[int, int]:
