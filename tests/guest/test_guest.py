@@ -45,14 +45,20 @@ def test_a_guest_that_does_not_start_is_no_success_of_its_command() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cgroups", "directories"),
-    [("session", "session limited"), ("delegated", "delegated limited"), ("none", "none")],
+    ("kernel", "cgroups", "directories"),
+    [
+        ("uml", "session", "session limited"),
+        ("uml", "delegated", "delegated limited"),
+        ("uml", "none", "none"),
+        ("debian", "session", "debian"),
+    ],
 )
-def test_all_that_is_to_be_shown_in_the_guest_with_cgroups(cgroups: str, directories: str) -> None:
+def test_all_that_is_to_be_shown_in_the_guest_with(
+    kernel: str, cgroups: str, directories: str
+) -> None:
     # Its sources cannot be written there, where hypothesis would.
     script = 'cd "$RL_GUEST_PREFIX/src/tests/guest" && pytest -v -p no:hypothesispytest "$@"'
-    done = guest(
-        "--seconds", "3000", "--cgroups", cgroups, "sh", "-c", script, "sh", *directories.split()
-    )
+    options = ("--seconds", "3000", "--kernel", kernel, "--cgroups", cgroups)
+    done = guest(*options, "sh", "-c", script, "sh", *directories.split())
     print(done.stdout)  # noqa: T201 - pytest shows it where this fails
     assert done.returncode == 0, done.stderr
