@@ -8,8 +8,10 @@ from tests.support.undefended import changed
 
 __all__ = ["nets"]
 
-# Whom the kernel lets follow the links of a process it lets trace it as well.
+# Whom the kernel lets follow the links of a process it lets trace it as well. The name server may
+# begin only just before the container.
 LOOK = """
+until grep -qx rl-dns /proc/[0-9]*/comm 2>/dev/null; do sleep 0.05; done
 for p in /proc/[0-9]*; do
     case $(cat $p/comm 2>/dev/null) in
         rl-holder|rl-dns) [ -n "$(readlink $p/exe)" ] && echo "reached $(cat $p/comm)";;
