@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.attack import SECRET
+
 
 @pytest.fixture
 def own_python(tmp_path: Path) -> Iterator[Path]:
@@ -20,3 +22,12 @@ def own_python(tmp_path: Path) -> Iterator[Path]:
     shutil.copy2(os.path.realpath(sys.executable), copy)
     yield copy
     subprocess.run(["setfattr", "-x", "user.attack", copy], check=False, capture_output=True)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """Return a directory of the host that no container was given, with a secret in it."""
+    directory = tmp_path / "host"
+    directory.mkdir()
+    (directory / "secret").write_text(SECRET)
+    return directory
