@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from rootless import events
-from rootless.containers.streams import wait
 from rootless.kernel import syscalls
+from rootless.kernel.polling import wait
 
 _CHUNK: Final = 1 << 16
 

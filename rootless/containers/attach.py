@@ -14,9 +14,10 @@ import signal
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import Pump, wait
+from rootless.channel import Channel
+from rootless.containers.streams import Pump
 from rootless.errors import RlError
+from rootless.kernel.polling import wait
 
 # Passed on to the container, as docker run does; stopping and continuing us is
 # the terminal's business, and faults and broken pipes are our own.

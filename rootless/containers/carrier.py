@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls
 from rootless.values import as_dict

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from rootless.channel import Channel
 from rootless.containers import idmaps, init, interpreter
 from rootless.containers.annotation import Spec
-from rootless.containers.channel import Channel
 from rootless.containers.sharing import Sharing
 from rootless.containers.streams import Streams
 from rootless.kernel import process, syscalls, userns

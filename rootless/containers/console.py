@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import Pump, Sink, Streams, wait
+from rootless.channel import Channel
+from rootless.containers.streams import Pump, Sink, Streams
 from rootless.errors import RlError
 from rootless.kernel import process
+from rootless.kernel.polling import wait
 
 if TYPE_CHECKING:
     from rootless.containers.connected import Connected

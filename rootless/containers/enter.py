@@ -14,14 +14,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from rootless.channel import Channel
 from rootless.containers import interpreter, join
-from rootless.containers.channel import Channel
 from rootless.containers.idmaps import maps_of
 from rootless.containers.seccomp import program
 from rootless.containers.store import Container, unless_removed
-from rootless.containers.streams import Sink, Streams, wait
+from rootless.containers.streams import Sink, Streams
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls
+from rootless.kernel.polling import wait
 
 if TYPE_CHECKING:
     from rootless.containers.attach import Typing

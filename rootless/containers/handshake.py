@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 
 # Characters of an error: it may quote an argument of any length.

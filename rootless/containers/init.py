@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from fuse_overlay.mount import mount_data
+from rootless.channel import Channel
 from rootless.containers import command, handshake, interpreter, owner, rootfs, terminal
 from rootless.containers.annotation import Extra, Spec, read_extra
-from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
 from rootless.errors import RlError
 from rootless.kernel import mounts, process, syscalls

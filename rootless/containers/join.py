@@ -24,11 +24,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rootless.channel import Channel
 from rootless.containers import command, handshake, interpreter, terminal
-from rootless.containers.channel import Channel
 from rootless.containers.seccomp import program
-from rootless.containers.streams import wait
 from rootless.kernel import capabilities, process, syscalls
+from rootless.kernel.polling import wait
 
 _CHUNK: Final = 65536
 

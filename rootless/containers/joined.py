@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from rootless.channel import Channel
 from rootless.containers import command, interpreter
-from rootless.containers.channel import Channel
 from rootless.containers.handshake import failures_sent
 from rootless.containers.idmaps import maps_of
 from rootless.containers.joining import NAMES

@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import ImageNotFound, RlError
 from rootless.kernel import process, syscalls
 
@@ -80,7 +80,7 @@ class Launch:
 
         Not for ever: an interrupt may have come at the moment when the container had started.
         """
-        from rootless.containers.streams import wait
+        from rootless.kernel.polling import wait
 
         self.channel.close()
         if self.child.running and wait({self.child.pidfd: select.POLLIN}, _PATIENCE_SECONDS):

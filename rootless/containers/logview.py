@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from rootless.channel import Channel
 from rootless.containers import log
-from rootless.containers.channel import Channel
 from rootless.containers.console import connect
 from rootless.containers.store import Container
-from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import syscalls
+from rootless.kernel.polling import wait
 
 _CHUNK: Final = 1 << 20
 

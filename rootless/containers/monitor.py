@@ -10,8 +10,8 @@ import contextlib
 import select
 import time
 
+from rootless.channel import Channel
 from rootless.containers import healthstate, probe
-from rootless.containers.channel import Channel
 from rootless.containers.health import Check
 from rootless.containers.store import Container
 from rootless.kernel import process

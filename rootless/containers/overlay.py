@@ -17,10 +17,10 @@ import select
 import signal
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import wait
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls, userns
+from rootless.kernel.polling import wait
 from rootless.kernel.userns import Maps
 from rootless.values import as_dict
 

@@ -14,13 +14,13 @@ import signal
 import time
 from typing import Any, Final
 
+from rootless.channel import Channel
 from rootless.containers import enter
-from rootless.containers.channel import Channel
 from rootless.containers.health import LONGEST_OUTPUT, Check
 from rootless.containers.state import now
 from rootless.containers.store import Container
-from rootless.containers.streams import wait
 from rootless.kernel import proc, process
+from rootless.kernel.polling import wait
 
 # Docker's exit code of a check that came to no end.
 _NO_END: Final = -1

@@ -10,13 +10,13 @@ import errno
 import select
 from typing import TYPE_CHECKING, Any
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.containers.console import Console
 from rootless.containers.overlay import Server
 from rootless.containers.sharing import Sharing
-from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process
+from rootless.kernel.polling import wait
 from rootless.networks.helper import Helper
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from rootless.containers.announce import announce
 from rootless.containers.console import connect
 from rootless.containers.state import Process
 from rootless.containers.store import Container
-from rootless.containers.streams import wait
 from rootless.errors import RlError
 from rootless.kernel import process
+from rootless.kernel.polling import wait
 
 # For a kernel to end what was killed, and for a supervisor to record it, on a machine that stalls.
 _PATIENCE_SECONDS: Final = 60.0

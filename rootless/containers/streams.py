@@ -2,7 +2,7 @@
 
 Owns the copying; knows nothing of processes. Nothing of ours is handed in
 directly: a container that held our terminal could type into it. Called by the
-supervisor; ``Pump`` and ``wait`` also by those who attach.
+supervisor; ``Pump`` also by those who attach.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import termios
 from typing import Final
 
 from rootless.containers import log
+from rootless.kernel.polling import wait
 
 _CHUNK: Final = 65536
 # More than the kernel keeps of what was written to a terminal.
 _LARGEST_TERMINAL: Final = 1 << 20
-# What poll takes: 24.8 days.
-_LONGEST_POLL_MILLISECONDS: Final = (1 << 31) - 1
 
 
 class Sink:
@@ -272,18 +271,3 @@ def _capacity(source: int) -> int:
         return fcntl.fcntl(source, fcntl.F_GETPIPE_SZ) + _CHUNK
     except OSError:
         return _LARGEST_TERMINAL
-
-
-def wait(interests: dict[int, int], seconds: float | None = None) -> set[int]:
-    """Return those of ``interests`` (descriptor -> poll events) that are ready, none in time."""
-    poll = select.poll()
-    for fd, events in interests.items():
-        poll.register(fd, events)
-    if seconds is None:
-        return {fd for fd, _ in poll.poll()}
-    rest = seconds * 1000
-    while True:
-        ready = poll.poll(min(rest, _LONGEST_POLL_MILLISECONDS))
-        rest -= _LONGEST_POLL_MILLISECONDS
-        if ready or rest <= 0:
-            return {fd for fd, _ in ready}

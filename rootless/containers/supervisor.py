@@ -22,8 +22,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rootless.channel import Channel
 from rootless.containers import cgroup, disk, health, idmaps, log, restart
-from rootless.containers.channel import Channel
 from rootless.containers.clone import clone
 from rootless.containers.console import Console, Onlooker
 from rootless.containers.network import prepare, user_networks
@@ -32,9 +32,10 @@ from rootless.containers.record import Record
 from rootless.containers.sharing import Sharing
 from rootless.containers.starting import Start
 from rootless.containers.store import Container, ContainerStore
-from rootless.containers.streams import Streams, wait
+from rootless.containers.streams import Streams
 from rootless.errors import RlError
 from rootless.kernel import process, userns
+from rootless.kernel.polling import wait
 
 if TYPE_CHECKING:
     from rootless.cgroups.group import Group

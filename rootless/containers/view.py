@@ -15,10 +15,10 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rootless.channel import Channel
 from rootless.containers import disk, enter, handshake, idmaps, init, rootfs
 from rootless.containers.annotation import read_extra
 from rootless.containers.carrier import Carrier, failures_sent, serve
-from rootless.containers.channel import Channel
 from rootless.containers.overlay import Server
 from rootless.containers.sharing import Sharing
 from rootless.containers.store import Container, unless_removed

@@ -15,9 +15,9 @@ from typing import Final
 from rootless.containers.console import connect
 from rootless.containers.state import LOST
 from rootless.containers.store import Container, ContainerStore
-from rootless.containers.streams import wait
 from rootless.errors import ContainerNotFound, RlError
 from rootless.kernel import syscalls
+from rootless.kernel.polling import wait
 
 _CHUNK: Final = 65536
 

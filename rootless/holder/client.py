@@ -11,11 +11,11 @@ import select
 from pathlib import Path
 from typing import Any, Final
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import wait
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.holder import lock
 from rootless.kernel.nested import Outer
+from rootless.kernel.polling import wait
 from rootless.kernel.userns import IdMap, Maps
 
 # A machine may be slow, a process that was stopped never answers.

@@ -11,10 +11,10 @@ import select
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import wait
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import process
+from rootless.kernel.polling import wait
 
 # What a loaded machine may take; the holder answers nobody meanwhile.
 _PATIENCE_SECONDS: Final = 60.0

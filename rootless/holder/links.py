@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import syscalls
 from rootless.networks import loopback

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.kernel import capabilities, process, syscalls
 
 # What it may take, whatever is asked of it.

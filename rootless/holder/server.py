@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.files import read_text
 from rootless.holder import cgroup, lock

@@ -9,7 +9,7 @@ import contextlib
 import os
 from typing import Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.holder import cgroup, lock
 from rootless.kernel import process, syscalls, userns

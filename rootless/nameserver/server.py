@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.nameserver.forwarding import Forwarder, host_servers
 from rootless.nameserver.listening import Listening
 from rootless.nameserver.table import Endpoint, Table

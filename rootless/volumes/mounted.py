@@ -14,10 +14,10 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from rootless.containers.channel import Channel
-from rootless.containers.streams import wait
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.holder.client import Holder
+from rootless.kernel.polling import wait
 
 # A server may be about to end, with its last container or by a kill, when we come.
 _TRIES: Final = 100

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import process, syscalls
 from rootless.volumes.store import DATA, WORK, limit_of

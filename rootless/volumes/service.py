@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.kernel import process
 from rootless.volumes.store import DATA

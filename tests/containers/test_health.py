@@ -17,8 +17,8 @@ from rootless.containers.health import Check, Health
 from rootless.containers.monitor import Monitor
 from rootless.containers.state import State
 from rootless.containers.store import Container
-from rootless.containers.streams import wait
 from rootless.errors import RlError
+from rootless.kernel.polling import wait
 from tests.support import images, leaks
 from tests.support.registry import Registry
 from tests.support.runner import Rl

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rootless.containers import streams
 from rootless.errors import RlError
 from rootless.holder import lock
 from rootless.holder.client import Holder
-from rootless.kernel import process
+from rootless.kernel import polling, process
 from tests.support.waiting import PATIENCE, wait_until
 
 
@@ -126,7 +125,7 @@ def test_its_own_death_is_noticed_and_another_one_started(root: Path) -> None:
     client = Holder(root)
     (pid,) = holders(root)
     os.kill(pid, signal.SIGKILL)
-    assert streams.wait(client.watched(), PATIENCE)
+    assert polling.wait(client.watched(), PATIENCE)
     with pytest.raises(RlError, match="rl-holder ended"):
         client.check()
     with pytest.raises(RlError, match="rl-holder ended"):

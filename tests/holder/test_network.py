@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rootless.containers import streams
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.errors import RlError
 from rootless.holder.client import Holder
-from rootless.kernel import nested, process, syscalls
+from rootless.kernel import nested, polling, process, syscalls
 from rootless.networks import loopback
 from rootless.networks.user import Attachment, Network
 from tests.support.waiting import PATIENCE, wait_until
@@ -260,5 +259,5 @@ def test_network_ends_with_a_holder_that_is_killed(spaces: list[Space]) -> None:
     (pid,) = holders(first)
     os.kill(pid, signal.SIGKILL)
     for space in (first, second):
-        assert streams.wait(space.holder.watched(), PATIENCE)
+        assert polling.wait(space.holder.watched(), PATIENCE)
     wait_until(lambda: first.do("interfaces") == ["lo"])

@@ -14,7 +14,7 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
-from rootless.containers.channel import Channel
+from rootless.channel import Channel
 from rootless.kernel import process
 from rootless.nameserver import forwarding, listening
 from rootless.nameserver.server import serve

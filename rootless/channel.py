@@ -1,8 +1,8 @@
-"""Messages between the supervisor and the processes that it starts.
+"""Messages between processes of ours: a supervisor and those that it starts, rl-holder and its own.
 
 Owns the format: one JSON object and some descriptors a message, over a
 SOCK_SEQPACKET pair, so that a message is whole or absent. The other end's
-death is an end of file, which is how each notices the other's.
+death is an end of file, which is how each notices the other's. Knows no message.
 """
 
 from __future__ import annotations
