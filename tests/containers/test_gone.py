@@ -20,8 +20,9 @@ from rootless.errors import ContainerNotFound, RlError
 from rootless.trees import remove_tree
 
 _EXTRA = {
-    "image": "", "image_id": "", "layers": [], "request": {"mounts": []}, "volumes": {},
-    "anonymous_volumes": [], "filled_volumes": [], "entrypoint": [], "command": [], "labels": {},
+    "image": "", "image_id": "", "layers": [], "request": {"mounts": [], "network": "none"},
+    "volumes": {}, "anonymous_volumes": [], "filled_volumes": [], "entrypoint": [], "command": [],
+    "labels": {},
 }  # fmt: skip
 
 

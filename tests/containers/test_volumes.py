@@ -37,7 +37,8 @@ def names(rl: Rl, *arguments: str) -> set[str]:
 # rl volume
 
 
-def test_volume_is_made_listed_inspected_and_removed(rl: Rl) -> None:
+def test_volume_is_made_listed_inspected_and_removed(fresh_rl: Rl) -> None:
+    rl = fresh_rl
     assert rl("volume", "create", "--label", "a=b", "--label", "c", "one").stdout == "one\n"
     header, line = rl("volume", "ls").stdout.splitlines()
     assert (header.split(), line.split()) == (["DRIVER", "VOLUME", "NAME"], ["local", "one"])
