@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title, shorten
-from rootless.cli.template.values import quote
+from rootless.cli.template.values import Struct, quote
 from rootless.cli.units import ago, duration, local_time, parse_time
 from rootless.containers.restart import Policy
 from rootless.containers.store import Container
@@ -217,7 +217,7 @@ def mounts_of(container: Container) -> Iterator[dict[str, Any]]:
         from rootless.containers.request import PROPAGATIONS
 
         propagation = [option for option in options if option in PROPAGATIONS]
-        yield {
+        found = {
             "Type": "volume" if volume else mount["type"],
             **({"Name": volume} if volume else {}),
             "Source": "" if mount["type"] == "tmpfs" else mount["source"],
@@ -227,3 +227,4 @@ def mounts_of(container: Container) -> Iterator[dict[str, Any]]:
             "RW": "ro" not in options,
             "Propagation": propagation[0] if propagation else "rprivate",
         }
+        yield Struct(found, Name="", Driver="")

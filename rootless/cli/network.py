@@ -40,6 +40,18 @@ _container = click.argument("container", shell_complete=complete.containers)
     expose_value=False,
     help="Accepted: addresses are chosen by rl.",
 )
+@click.option(
+    "--attachable",
+    is_flag=True,
+    expose_value=False,
+    help="Accepted: any container can be connected.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["local"]),
+    expose_value=False,
+    help="Accepted: a network is this machine's.",
+)
 @click.option("--label", multiple=True, metavar="NAME[=VALUE]", help="Label the network.")
 @click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", help="mtu=BYTES.")
 @click.option("--ignore", is_flag=True, help="One that is there already is no error.")

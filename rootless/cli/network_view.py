@@ -6,11 +6,17 @@ Pure: from a store's Container to text and dictionaries; ``usernet_view`` has us
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rootless.cli.template import Map
 from rootless.containers.store import Container
 from rootless.networks.ports import ANY, Port
+
+# What Docker shows of its default network beside Networks, too.
+_REPEATED: Final = (
+    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress",
+    "IPPrefixLen", "IPv6Gateway", "MacAddress",
+)  # fmt: skip
 
 
 def published(container: Container) -> tuple[Port, ...]:
@@ -66,19 +72,30 @@ def names(container: Container) -> list[str]:
         found = [str(one["wish"]["name"]) for one in container.state.networks]
     else:
         found = _names_asked(container)
-    return found or [container.extra.request["network"]]
+    return found or [_built_in(container) or container.extra.request["network"]]
+
+
+def _built_in(container: Container) -> str:
+    """Return which of the networks that are always there a container has, "" if it has another's.
+
+    The default one is called as Docker calls it, whatever program connects the container.
+    """
+    from rootless.networks.mode import Mode
+
+    mode = Mode.parse(container.extra.request["network"])
+    return "bridge" if mode.helper else "" if mode.name == "container" else mode.name
 
 
 def has_network(container: Container, wanted: Sequence[str]) -> bool:
-    """Tell whether a container has one of these networks, by name or ID; bridge is the default."""
-    from rootless.networks.mode import Mode
+    """Tell whether a container has one of these networks, by name or ID; bridge is the default.
 
+    Which goes by the name of its program as well.
+    """
     found = set(names(container))
-    if not _on_networks(container):
-        if Mode.parse(container.extra.request["network"]).helper:
-            found.add("bridge")
-    else:
+    if _on_networks(container):
         found.update(_ids(container, wanted))
+    else:
+        found.add(container.extra.request["network"])
     return not found.isdisjoint(wanted)
 
 
@@ -94,33 +111,77 @@ def _ids(container: Container, wanted: Sequence[str]) -> list[str]:
 
 def settings(container: Container) -> dict[str, Any]:
     """Return NetworkSettings."""
-    from rootless.networks.mode import Mode
-    from rootless.networks.programs import GATEWAY, address
-
     extra = container.extra
-    mode = Mode.parse(extra.request["network"])
-    net = extra.request.get("net", {})
     networks: dict[str, Any] = {}
     if _on_networks(container):
         from rootless.cli.usernet_view import endpoints
 
         networks = endpoints(container)
+    # The networks of another container are shown there.
+    if not networks and (name := _built_in(container)):
+        networks = {name: _built_in_endpoint(container, name)}
     running = container.state.status == "running"
-    ip = address(mode, net.get("ip")) if running and not networks else ""
-    ends = {
-        "IPAddress": ip,
-        "IPPrefixLen": 24 if ip else 0,
-        "Gateway": GATEWAY if ip else "",
-        "MacAddress": net.get("mac_address") or "",
-    }
     ports: dict[str, Any] = dict.fromkeys(extra.exposed) if running else {}
     for port in published(container):
         found = ports.get(str(port)) or []
         ports[str(port)] = [*found, {"HostIp": port.ip or ANY, "HostPort": str(port.host)}]
-    # The networks of another container are shown there.
-    if not networks and mode.name != "container":
-        networks = {str(mode): ends}
-    return {"Ports": Map(ports), **ends, "Networks": Map(networks)}
+    init = container.state.init if running else None
+    # As Docker: what it repeats here is that of its default network.
+    default = networks["bridge"] if "bridge" in networks else endpoint()
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": f"/proc/{init.pid}/ns/net" if init else "",
+        "Ports": Map(ports),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **{name: default[name] for name in _REPEATED},
+        "Networks": Map(networks),
+    }
+
+
+def _built_in_endpoint(container: Container, network: str) -> dict[str, Any]:
+    """Return an entry of NetworkSettings.Networks of a container without user networks."""
+    from rootless.cli.usernet_view import BuiltIn
+    from rootless.networks.mode import Mode
+    from rootless.networks.programs import address, gateway_of
+
+    request = container.extra.request
+    net = request.get("net", {})
+    running = container.state.status == "running"
+    ip = address(Mode.parse(request["network"]), net.get("ip")) if running else ""
+    return endpoint(
+        IPAMConfig=Map({"IPv4Address": net["ip"]}) if net.get("ip") else None,
+        MacAddress=net.get("mac_address") or "",
+        NetworkID=BuiltIn(network).id,
+        Gateway=gateway_of(ip) if ip else "",
+        IPAddress=ip,
+        IPPrefixLen=24 if ip else 0,
+    )
+
+
+def endpoint(**known: Any) -> dict[str, Any]:
+    """Return Docker's EndpointSettings, with what is known."""
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": "",
+        "DriverOpts": None,
+        "NetworkID": "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": None,
+        **known,
+    }
 
 
 def host_config(container: Container) -> dict[str, Any]:

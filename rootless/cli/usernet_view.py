@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import ip_interface
 from typing import Any, Final, NamedTuple
 
-from rootless.cli import filters
+from rootless.cli import filters, network_view
 from rootless.cli.output import Row, label_method, label_text, label_title
 from rootless.cli.template import Map
 from rootless.cli.units import parse_time
@@ -173,6 +173,8 @@ def inspect(network: Network, containers: Sequence[Container]) -> dict[str, Any]
 
 
 def _ends(network: Network, container: Container) -> list[dict[str, str]]:
+    if isinstance(network, BuiltIn):
+        return _built_in_ends(network, container)
     return [
         {
             "Name": container.name,
@@ -183,6 +185,23 @@ def _ends(network: Network, container: Container) -> list[dict[str, str]]:
         }
         for one in connections.of(container)
         if one.wish.name == network.name and one.attachment is not None
+    ]
+
+
+def _built_in_ends(network: BuiltIn, container: Container) -> list[dict[str, str]]:
+    """Return a container's end of a network that is always there, which has it to itself."""
+    found = network_view.settings(container)["Networks"].get(network.name)
+    if found is None:
+        return []
+    ip = f"{found['IPAddress']}/{found['IPPrefixLen']}" if found["IPAddress"] else ""
+    return [
+        {
+            "Name": container.name,
+            "EndpointID": found["EndpointID"],
+            "MacAddress": found["MacAddress"],
+            "IPv4Address": ip,
+            "IPv6Address": "",
+        }
     ]
 
 
@@ -213,19 +232,17 @@ def _endpoint(
     gateways = {pool.version: pool.gateway for pool in pools}
     asked = {"IPv4Address": wish.ip, "IPv6Address": wish.ip6}
     aliases = [container.id[:12], *wish.aliases]
-    return {
-        "IPAMConfig": Map({name: address for name, address in asked.items() if address}),
-        "Links": None,
-        "Aliases": aliases,
-        "MacAddress": attachment.mac if attachment else wish.mac,
-        "DriverOpts": None,
-        "NetworkID": definition.id if definition else "",
-        "EndpointID": one.endpoint if active else "",
-        "Gateway": gateways.get(4, ""),
-        "IPAddress": str(by_version[4].ip) if 4 in by_version else "",
-        "IPPrefixLen": by_version[4].network.prefixlen if 4 in by_version else 0,
-        "IPv6Gateway": gateways.get(6, ""),
-        "GlobalIPv6Address": str(by_version[6].ip) if 6 in by_version else "",
-        "GlobalIPv6PrefixLen": by_version[6].network.prefixlen if 6 in by_version else 0,
-        "DNSNames": list(attachment.names) if attachment else [container.name, *aliases],
-    }
+    return network_view.endpoint(
+        IPAMConfig=Map({name: address for name, address in asked.items() if address}),
+        Aliases=aliases,
+        MacAddress=attachment.mac if attachment else wish.mac,
+        NetworkID=definition.id if definition else "",
+        EndpointID=one.endpoint if active else "",
+        Gateway=gateways.get(4, ""),
+        IPAddress=str(by_version[4].ip) if 4 in by_version else "",
+        IPPrefixLen=by_version[4].network.prefixlen if 4 in by_version else 0,
+        IPv6Gateway=gateways.get(6, ""),
+        GlobalIPv6Address=str(by_version[6].ip) if 6 in by_version else "",
+        GlobalIPv6PrefixLen=by_version[6].network.prefixlen if 6 in by_version else 0,
+        DNSNames=list(attachment.names) if attachment else [container.name, *aliases],
+    )

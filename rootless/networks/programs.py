@@ -117,14 +117,14 @@ def _addresses(wanted: Wanted) -> list[str]:
     arguments: list[str] = []
     if 4 in wanted.families:
         address = wanted.ip or ADDRESS
-        gateway = GATEWAY if address == ADDRESS else _gateway_of(address)
-        arguments += ["-a", address, "-n", "255.255.255.0", "-g", gateway]
+        arguments += ["-a", address, "-n", "255.255.255.0", "-g", gateway_of(address)]
     if 6 in wanted.families:
         arguments += ["-a", ADDRESS6, "-g", GATEWAY6]
     return arguments
 
 
-def _gateway_of(address: str) -> str:
+def gateway_of(address: str) -> str:
+    """Return the gateway of a container that has this address."""
     network, _, last = address.rpartition(".")
     return f"{network}.{2 if last != '2' else 1}"
 

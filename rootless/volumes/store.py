@@ -161,7 +161,7 @@ class VolumeStore:
     def _check_limit(self, name: str, wanted: Disk) -> None:
         has = self.get(name).limit
         if wanted.exists and describe(wanted) != describe(has):
-            shown = ",".join(f"{key}={value}" for key, value in describe(has).items())
+            shown = " ".join(f"-o {key}={value}" for key, value in describe(has).items())
             raise RlError(
                 f"volume {name} is there already, with {shown or 'no limit'}, which cannot be "
                 "changed (choose another name, or remove it first)"

@@ -16,7 +16,8 @@ def lines(rl: Rl, *arguments: str) -> list[str]:
 
 
 def test_network_is_made_listed_shown_and_removed(fresh_rl: Rl) -> None:
-    options = ("--label", "team=db", "--internal", "-o", "mtu=1400", "-d", "bridge")
+    ignored = ("--attachable", "--scope", "local", "--ipam-driver", "default")
+    options = ("--label", "team=db", "--internal", "-o", "mtu=1400", "-d", "bridge", *ignored)
     (identity,) = lines(
         fresh_rl, "create", *options, "--subnet", "10.199.0.0/24", "--gateway", "10.199.0.9", "back"
     )

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from rootless.cli import container_inspect, container_view, image_view
+from rootless.cli import container_inspect, container_view, image_view, usernet_view
 from rootless.cli.info import file_system
+from rootless.cli.template import Template
 from rootless.containers.request import Mount, Request
 from rootless.containers.spec import Place, build
 from rootless.containers.state import Process, State
@@ -253,6 +254,53 @@ def test_inspect_tells_what_a_container_was_made_from(container: Container) -> N
     assert mounts["/cache"]["Source"] == "/state/volumes/cache/_data"
     layers = value["GraphDriver"]["Data"]["LowerDir"].split(":")
     assert layers == [f"/state/layers/{'2' * 64}", f"/state/layers/{'1' * 64}"]
+
+
+def test_every_mount_has_the_fields_of_dockers_even_if_they_are_empty(container: Container) -> None:
+    template = Template("{{range .Mounts}}{{.Destination}} <{{.Name}}> <{{.Driver}}>;{{end}}")
+    shown = template.render(container_inspect.inspect(container)).split(";")
+    assert {"/src <> <>", "/scratch <> <>", "/cache <cache> <local>"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("mode", "network"),
+    [
+        ("pasta", "bridge"),
+        ("slirp4netns", "bridge"),
+        ("pasta:--mtu,1500", "bridge"),
+        ("host", "host"),
+        ("none", "none"),
+        ("container:box", None),
+    ],
+)
+def test_network_of_a_container_is_one_of_those_that_are_listed(
+    mode: str, network: str | None
+) -> None:
+    running = {"status": "running", "init": Process(4242, 1, "boot")}
+    container = make_container(Request(image="web", network=mode), **running)
+    settings = container_inspect.inspect(container)["NetworkSettings"]
+    assert settings["SandboxKey"] == "/proc/4242/ns/net"
+    assert {"Bridge", "SandboxID", "Ports", "HairpinMode", "EndpointID"} <= set(settings)
+    ip, prefix, gateway = ("10.0.2.100", 24, "10.0.2.2") if network == "bridge" else ("", 0, "")
+    assert (settings["IPAddress"], settings["Gateway"]) == (ip, gateway)
+    assert list(settings["Networks"]) == ([network] if network else [])
+    assert container_view.row(container, truncate=True, now=NOW)["Networks"] == (network or mode)
+    assert container_view.selected(container, {"network": [mode]}, frozenset())
+    if not network:
+        return
+    assert container_view.selected(container, {"network": [network]}, frozenset())
+    built_in = usernet_view.BuiltIn(network)
+    assert settings["Networks"][network] == {
+        **dict.fromkeys(("IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames")),
+        **dict.fromkeys(("MacAddress", "EndpointID", "IPv6Gateway", "GlobalIPv6Address"), ""),
+        "GlobalIPv6PrefixLen": 0,
+        "NetworkID": built_in.id,
+        "Gateway": gateway,
+        "IPAddress": ip,
+        "IPPrefixLen": prefix,
+    }
+    (end,) = usernet_view.inspect(built_in, [container])["Containers"].values()
+    assert (end["Name"], end["IPv4Address"]) == ("web_1", f"{ip}/24" if ip else "")
 
 
 def test_inspect_of_a_container_that_ended_names_no_process() -> None:

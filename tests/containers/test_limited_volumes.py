@@ -70,6 +70,9 @@ def test_options_are_dockers_and_podmans() -> None:
     for wrong in ("size", "size=x", "inodes=1k", "o=uid=3", "type=nfs", "device=/dev/sda", "=1"):
         with pytest.raises(RlError):
             parse([wrong])
+    for twice in (["size=1G", "size=2G"], ["inodes=20", "o=size=1G,inodes=30"]):
+        with pytest.raises(RlError, match=r"volume option (size|inodes) is given twice"):
+            parse(twice)
     with pytest.raises(RlError, match="needs root"):
         parse(["type=tmpfs"])
 
@@ -85,8 +88,8 @@ def test_limit_is_shown_and_stays(rl: Rl, box: str) -> None:
         done = rl("volume", "create", *other, "bounded", check=False)
         assert done.returncode == 125
         assert done.stderr == (
-            "rl: volume bounded is there already, with size=8388608,inodes=500, which cannot be "
-            "changed (choose another name, or remove it first)\n"
+            "rl: volume bounded is there already, with -o size=8388608 -o inodes=500, which "
+            "cannot be changed (choose another name, or remove it first)\n"
         )
     assert rl("volume", "create", "-o", "size=1x", "bounded2", check=False).returncode == 125
     assert "bounded2" not in rl("volume", "ls", "-q").stdout.split()

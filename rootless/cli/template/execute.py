@@ -195,8 +195,8 @@ def _field(value: Any, name: str, whole: Field) -> Any:
             return value.get(name)
         case dict() if name in value:
             return value[name]
-        case Struct() if name in value.pointers:
-            return None
+        case Struct() if name in value.absent:
+            return value.absent[name]
         case dict():
             _no_field(value, name, whole)
         case None:

@@ -23,11 +23,14 @@ class Map(dict[str, Any]):
 
 
 class Struct(dict[str, Any]):
-    """A Go struct; a field of ``pointers`` that is missing is nil, and left out in JSON."""
+    """A Go struct with fields that JSON leaves out: where missing, those of ``pointers`` are nil.
 
-    def __init__(self, fields: dict[str, Any], *pointers: str) -> None:
+    Those of ``empty`` are what it says.
+    """
+
+    def __init__(self, fields: dict[str, Any], *pointers: str, **empty: Any) -> None:
         super().__init__(fields)
-        self.pointers = pointers
+        self.absent = dict.fromkeys(pointers) | empty
 
 
 def truth(value: Any) -> bool:
