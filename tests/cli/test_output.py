@@ -68,10 +68,12 @@ def test_an_unknown_field_is_an_error_that_names_those_there_are() -> None:
         render("table {{.Foo}}")
 
 
-def test_a_name_from_an_image_cannot_steer_the_terminal() -> None:
+def test_a_name_from_an_image_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"Names": "a\x1b]0;title\x07\tb\nc"}]
     shown = output.render(rows, {"Names": "NAMES"}, ("Names",), None)
     assert shown.splitlines()[1] == r"a\x1b]0;title\x07\tb\nc"
+    monkeypatch.setattr(output, "printable", str)
+    assert "\x1b]0;title\x07" in output.render(rows, {"Names": "NAMES"}, ("Names",), None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from rootless.errors import RlError
 from rootless.quota import Disk, parse
 from rootless.sizes import LARGEST
 from tests.support.runner import Rl
+from tests.support.undefended import changed
 
 MIB = 1 << 20
 FULL = "No space left on device"
@@ -120,6 +121,23 @@ def test_container_fills_up_and_works_again_when_something_is_removed(
         sh(rl, box, "rm -rf /t")
         assert free(rl, box) == before
     sh(rl, box, "echo works > /w; cat /w")
+
+
+@pytest.mark.parametrize("limit", ["size=8m", "inodes=100"])
+def test_limit_is_what_stops_a_container(rl: Rl, limit: str) -> None:
+    scripts = {
+        "size=8m": "dd if=/dev/zero of=/f bs=64k count=256",
+        "inodes=100": "i=0; while [ $i -lt 200 ]; do echo > /f$i || exit; i=$((i+1)); done",
+    }
+
+    def attack(rl: Rl) -> bool:
+        options = ("--rm", "--storage-opt", limit, "alpine", "sh", "-c", scripts[limit])
+        return rl("run", *options, check=False).returncode == 0
+
+    assert not attack(rl)
+    unlimited = "from fuse_overlay.quota import Quota; Quota.limit = lambda self, *_: "
+    unlimited += "setattr(self, '_limit', None) or setattr(self, '_inode_limit', None)"
+    assert attack(changed(rl, unlimited))
 
 
 def test_many_small_files_end_at_the_limit_exactly(rl: Rl) -> None:

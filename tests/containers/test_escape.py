@@ -13,6 +13,7 @@ import pytest
 from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.undefended import changed
 from tests.support.waiting import PATIENCE
 
 # Tries to change the file of the process that it runs in, in every way there is.
@@ -73,6 +74,13 @@ def test_interpreter_of_ours_cannot_be_changed_from_inside(
         ["chmod 30", "chown 30", "utime 30", "setxattr 30", "write 26"]
     ), done.stderr
     assert identity(own_python) == before
+    missing = "from rootless.containers import interpreter\n"
+    missing += "interpreter.is_changeable = lambda *_: False"
+    done = changed(rl, missing, python=own_python)("run", "--rm", *arguments)
+    assert done.stdout.split("\n")[:5] == (
+        ["chmod done", "chown done", "utime done", "setxattr done", "write 26"]
+    )
+    assert identity(own_python) != before
 
 
 def test_working_directory_through_a_descriptor_of_ours_leads_nowhere(
@@ -85,4 +93,19 @@ def test_working_directory_through_a_descriptor_of_ours_leads_nowhere(
     images.busybox(tmp_path, {"f": ""}, {"WorkingDir": "/proc/self/cwd"})
     registry.push(f"oci:{tmp_path}:latest", "tests/cwd")
     name = f"{registry.host}/tests/cwd"
-    assert rl("run", "-q", "--rm", name, "ls", check=False).returncode == 125
+    rl("pull", "-q", name)
+
+    def attack(rl: Rl) -> bool:
+        return rl("run", "--rm", name, "ls", check=False).returncode == 0
+
+    assert not attack(rl)
+    by_path = """
+import os
+from rootless.containers import command
+from rootless.kernel import mounts
+command.enter_directory = lambda root, path: os.chdir(path)
+make_directories = mounts.make_directories
+mounts.make_directories = lambda root, path, *mode: (
+    os.dup(root) if path.startswith("/proc/self/") else make_directories(root, path, *mode))
+"""
+    assert attack(changed(rl, by_path))

@@ -17,6 +17,7 @@ from rootless.volumes.options import parse
 from tests.support import images
 from tests.support.registry import Registry
 from tests.support.runner import Rl
+from tests.support.undefended import changed
 
 MIB = 1 << 20
 FULL = "No space left on device"
@@ -52,6 +53,21 @@ def used(rl: Rl, volume: str = "bounded") -> int:
     path = rl.root / "volumes" / volume / "_data"
     done = subprocess.run(["du", "-s", "-B1", path], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[0])
+
+
+def test_size_is_what_stops_a_container(rl: Rl) -> None:
+    def attack(rl: Rl) -> bool:
+        # The server is told of the limit by the first container that has the volume.
+        rl("volume", "create", "-o", "size=8m", "stopping")
+        command = ("alpine", "dd", "if=/dev/zero", "of=/v/f", "bs=64k", "count=256")
+        done = rl("run", "--rm", "-v", "stopping:/v", *command, check=False)
+        rl("volume", "rm", "stopping")
+        return done.returncode == 0
+
+    assert not attack(rl)
+    unlimited = "from fuse_overlay.quota import Quota; Quota.limit = lambda self, *_: "
+    unlimited += "setattr(self, '_limit', None) or setattr(self, '_inode_limit', None)"
+    assert attack(changed(rl, unlimited))
 
 
 def assert_fills(rl: Rl, name: str, script: str) -> None:

@@ -288,10 +288,22 @@ def test_volume_whose_content_is_links_to_the_host_leads_nowhere(rl: Rl, tmp_pat
     assert "No such file" in done.stderr
     # Nor does it for what is mounted below it, or for what is copied or removed.
     (volume / "dir").symlink_to(tmp_path)
-    rl(*RUN, "-v", "trap:/v", "--tmpfs", "/v/dir", "alpine", "touch", "/v/dir/x", check=False)
+
+    def attack(rl: Rl) -> bool:
+        rl(*RUN, "-v", "trap:/v", "--tmpfs", "/v/dir/made", "alpine", "true", check=False)
+        return (tmp_path / "made").exists()
+
+    assert not attack(rl)
+    naive = """
+import os
+from rootless.kernel import mounts
+mounts.open_in_root = lambda root, path, flags=os.O_PATH: os.open(
+    f"/proc/self/fd/{root}/{path}", flags | os.O_CLOEXEC)
+"""
+    assert attack(changed(rl, naive))
     rl("volume", "rm", "trap")
     assert secret.read_text() == "secret\n"
-    assert os.listdir(tmp_path) == ["secret"]
+    assert sorted(os.listdir(tmp_path)) == ["made", "secret"]
 
 
 # U
@@ -324,17 +336,28 @@ def test_given_source_belongs_to_the_containers_user(rl: Rl, tree: Path) -> None
 
 
 def test_giving_follows_no_link_and_leaves_other_mounts_alone(rl: Rl, tree: Path) -> None:
-    given, kept = tree / "given", tree / "kept"
-    given.mkdir()
+    kept = tree / "kept"
     kept.mkdir()
     (kept / "file").touch()
-    (given / "home").symlink_to(kept)
-    (given / "file").symlink_to(kept / "file")
-    (given / "etc").symlink_to("/etc")
-    out(rl, "-u", "33", "-v", f"{given}:/v:U", "alpine", "true")
+
+    def attack(rl: Rl, name: str, **more: str) -> bool:
+        given = tree / name
+        given.mkdir()
+        links = {"home": str(kept), "file": str(kept / "file"), **more}
+        for link, target in links.items():
+            (given / link).symlink_to(target)
+        out(rl, "-u", "33", "-v", f"{given}:/v:U", "alpine", "true")
+        return os.getuid() not in (kept.stat().st_uid, (kept / "file").stat().st_uid)
+
+    assert not attack(rl, "given", etc="/etc")
     assert {kept.stat().st_uid, (kept / "file").stat().st_uid} == {os.getuid()}
-    assert (given / "home").lstat().st_uid != os.getuid()
-    out(rl, "-v", f"{given}:/v:U", "alpine", "true")
+    assert (tree / "given/home").lstat().st_uid != os.getuid()
+    following = """
+import os
+from rootless.containers import owner
+owner._change = lambda entry, uid, gid: os.chown(entry.name, uid, gid, dir_fd=entry.directory)
+"""
+    assert attack(changed(rl, following), "again")
 
 
 def test_home_is_not_given_away(rl: Rl) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from rootless.images.credentials import Credentials
 from rootless.images.document import MAX_DOCUMENT
+from rootless.images.registry import EndpointClient
 from rootless.images.repository import Repository
 from tests.images.asking import BASIC, BLOB, MANIFEST, MARKS, ME, ask, blob, fails, manifest
 from tests.images.fake import Request, digest, serve
@@ -178,7 +179,7 @@ def test_basic_is_given_to_who_asks_for_it() -> None:
 # Redirects
 
 
-def test_authorization_does_not_leave_the_registry() -> None:
+def test_authorization_does_not_leave_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(lambda request: request.serve(BLOB)) as storage:
 
         def behaviour(request: Request) -> None:
@@ -194,6 +195,11 @@ def test_authorization_does_not_leave_the_registry() -> None:
     (request,) = storage.requests
     assert "authorization" not in request.headers
     assert request.path == "/signed?x=1"
+    # It would, if every server were taken for the registry.
+    with serve(lambda request: request.serve(BLOB)) as storage, serve(behaviour) as fake:
+        monkeypatch.setattr(EndpointClient, "_is_ours", lambda *_: True)
+        assert blob(fake.host, credentials=ME) == BLOB
+    assert storage.requests[0].headers["authorization"] == BASIC
 
 
 def test_only_the_registry_itself_is_told_who_we_are() -> None:

@@ -17,6 +17,7 @@ import dns.query
 import dns.rcode
 import pytest
 
+from rootless.nameserver import forwarding
 from tests.nameserver.support import (
     BACK,
     BOTH,
@@ -153,7 +154,7 @@ def test_silent_server_is_passed_over_and_if_all_are_the_client_learns_it() -> N
         assert server.addresses("web") == [WEB]
 
 
-def test_forged_answers_are_passed_over() -> None:
+def test_forged_answers_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = says("192.0.2.1")
     forged = says("203.0.113.6")
 
@@ -166,6 +167,11 @@ def test_forged_answers_are_passed_over() -> None:
 
     with Upstream(respond) as up, running([up.address], up.port) as server:
         assert server.addresses("example.org") == ["192.0.2.1"]
+    # Who knows neither number nor question is believed where nobody looks at them.
+    with monkeypatch.context() as patch:
+        patch.setattr(forwarding, "fits", lambda forward, number, response: len(response) > 12)
+        with Upstream(respond) as up, running([up.address], up.port) as server:
+            assert server.addresses("example.org") == ["203.0.113.6"]
 
 
 def test_questions_that_wait_for_a_silent_server_are_bounded_for_each_client() -> None:
