@@ -9,6 +9,8 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rootless.errors import RlError
+from rootless.images import layer
+from rootless.kernel import userns
 from tests.images.archives import (
+    TAR,
     Format,
     Member,
     archive,
@@ -80,6 +85,28 @@ def test_a_symlink_that_leads_out_leads_to_the_layers_own_directory(place: Place
     assert tree[os.fsencode(f"{inside}/made")].mode == 0o700
     assert whiteouts(tree) == {f"{inside}/gone"}
     assert tree[b"out"].kind == stat.S_IFLNK
+
+
+def test_what_keeps_a_layer_inside_is_the_root_of_who_unpacks_it(tmp_path: Path) -> None:
+    def attack(canary: Path, *, confined: bool) -> bool:
+        data = archive(symlink("out", str(canary)), entry("out/made", b"x"))
+        for made in (canary, canary.with_name("layer")):
+            made.mkdir(parents=True)
+        file = canary.with_name("archive")
+        file.write_bytes(data)
+
+        def here() -> None:
+            if not confined:
+                os.chroot = lambda path: None
+            with suppress(RlError):
+                layer.unpack(os.open(file, os.O_RDONLY), str(file.with_name("layer")), "", TAR)
+
+        # In a process that ends with it.
+        userns.call(here)
+        return (canary / "made").exists()
+
+    assert not attack(tmp_path / "confined/canary", confined=True)
+    assert attack(tmp_path / "unconfined/canary", confined=False)
 
 
 @pytest.mark.parametrize("up", ["/", UP])
