@@ -21,6 +21,8 @@ from rootless.networks.user import Attachment, Network, mac_of
 _BRIDGE: Final = "bridge"
 _DNS_PORT: Final = 53
 _BACKLOG: Final = 64
+# A neighbour may send what it likes: it is no router of ours, and tells nobody a way.
+_DEAF: Final = ("accept_ra", "autoconf", "accept_redirects")
 # <linux/if_addr.h>: nobody else has the address, we chose it.
 _IFA_F_NODAD: Final = 0x02
 
@@ -37,6 +39,7 @@ def make(channel: Channel, network: Network) -> None:
     for UDP, and one that listens for TCP.
     """
     loopback.bring_up()
+    _believe_no_router("default")
     with _netlink(f"cannot make network {network.name}") as netlink:
         # With a MAC address of its own: else it is that of one of the containers, and another when
         # that leaves, which the others would not learn for a while.
@@ -78,11 +81,29 @@ def plug(namespace: int, port: str, container: int, network: Network, place: Att
     # Others may remember who had the address before.
     for file in ("ipv4/conf/{}/arp_notify", "ipv6/conf/{}/ndisc_notify"):
         _set(file.format(place.interface), "1")
+    _believe_no_router(place.interface)
+    if not any(":" in address for address in place.addresses):
+        _no_ipv6(place.interface)
     with _netlink(failed) as netlink:
         (index,) = netlink.link_lookup(ifname=place.interface)
         for address in place.addresses:
             _add_address(netlink, index, address)
         netlink.link("set", index=index, state="up")
+
+
+def _believe_no_router(interface: str) -> None:
+    """Take no route and no address from the neighbours; before the interface is up."""
+    for name in _DEAF:
+        _set(f"ipv6/conf/{interface}/{name}", "0")
+    # For IPv4 either of the two is enough to have it.
+    for conf in ("all", interface):
+        for name in ("accept_redirects", "send_redirects"):
+            _set(f"ipv4/conf/{conf}/{name}", "0")
+
+
+def _no_ipv6(interface: str) -> None:
+    """Have not even an address of the link, where the network has none: nobody expects one."""
+    _set(f"ipv6/conf/{interface}/disable_ipv6", "1")
 
 
 def unplug(namespace: int, port: str) -> None:

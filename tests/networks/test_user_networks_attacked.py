@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from tests.networks.support import PYTHON
 from tests.networks.test_user_networks import nets
+from tests.networks.user_networks import serving
 from tests.support.runner import Rl
 from tests.support.undefended import changed
+from tests.support.waiting import wait_until
 
 __all__ = ["nets"]
 
@@ -40,3 +43,61 @@ def test_holder_and_name_server_cannot_be_taken_over_by_a_container_that_sees_th
 
     assert attack(nets) == set()
     assert attack(changed(nets, BESIDE_THE_HOLDER)) == {"reached rl-holder", "reached rl-dns"}
+
+
+# A router advertisement of a router that is preferred to all, and then a datagram, from the
+# address of the link, which must be there first.
+ADVERTISE = """
+import socket, struct, time
+prefix = socket.inet_pton(socket.AF_INET6, "2001:db8:bad::")
+said = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0x08, 1800, 0, 0)
+said += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0) + prefix
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+after = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+while True:
+    for number, name in socket.if_nameindex():
+        if name != "lo":
+            for sender, data, port in ((raw, said, 0), (after, b"!", 99)):
+                try:
+                    sender.sendto(data, ("ff02::1", port, 0, number))
+                except OSError:
+                    pass
+    time.sleep(0.1)
+"""
+BELIEVE = """
+import socket
+heard = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+heard.bind(("", 99))
+count = 0
+while count < 5:
+    count += heard.recvfrom(10)[1][0].startswith("fe80:")
+found = open("/proc/net/ipv6_route").read() + open("/proc/net/if_inet6").read()
+print("led astray" if "20010db80bad" in found else "unmoved")
+"""
+
+
+def test_neighbour_that_says_it_is_a_router_is_not_believed(nets: Rl) -> None:
+    def attack(rl: Rl) -> str:
+        blue = ("--network", "blue", *PYTHON, "alpine", "/usr/bin/python3", "-c")
+        rl("run", "-d", "--init", "--name", "liar", "--cap-add", "NET_RAW", *blue, ADVERTISE)
+        try:
+            return rl("run", "--rm", *blue, BELIEVE).stdout.strip()
+        finally:
+            rl("rm", "-f", "liar")
+
+    defence = "from rootless.holder import links\nlinks._believe_no_router = lambda _: None"
+    assert attack(nets) == "unmoved"
+    wait_until(lambda: not serving(nets, "rl-holder"))
+    assert attack(changed(nets, defence)) == "led astray"
+
+
+def test_network_of_ipv4_leaves_no_way_by_ipv6(nets: Rl) -> None:
+    def own(rl: Rl) -> str:
+        here = ("cut", "-c", "1-4", "/proc/net/if_inet6")
+        return rl("run", "--rm", "--network", "closed", "alpine", *here).stdout
+
+    defence = "from rootless.holder import links\nlinks._no_ipv6 = lambda _: None"
+    assert own(nets) == "0000\n"
+    wait_until(lambda: not serving(nets, "rl-holder"))
+    assert "fe80" in own(changed(nets, defence))
