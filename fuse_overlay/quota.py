@@ -97,18 +97,22 @@ class Quota:
         return min(position - offset, length)
 
     def statvfs(self, below: os.statvfs_result) -> os.statvfs_result:
-        """What statvfs(3) shows: the limit, and what is left of it and of the file system below."""
+        """What statvfs(3) shows: the limit, and what is left of it and of the file system below.
+
+        Where that has less left than the limit, the whole is smaller: df subtracts to show what is
+        used. A file system that makes inodes as it needs them counts none.
+        """
         values = list(below)
         if self._limit is not None:
             unit = below.f_frsize // _SECTOR
             left = max(self._limit - self._used, 0) // unit
-            values[2] = self._limit // unit
             values[3] = min(left, below.f_bfree)
+            values[2] = min(self._limit // unit, self._used // unit + below.f_bfree)
             values[4] = min(left, below.f_bavail)
         if self._inode_limit is not None:
             left = max(self._inode_limit - self._inodes, 0)
-            values[5] = self._inode_limit
-            values[6] = values[7] = min(left, below.f_ffree)
+            values[6] = values[7] = min(left, below.f_ffree) if below.f_files else left
+            values[5] = min(self._inode_limit, self._inodes + values[6])
         return os.statvfs_result(values)
 
 

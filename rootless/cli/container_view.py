@@ -40,8 +40,8 @@ TITLES: Final = {
 }
 COLUMNS: Final = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 FILTERS: Final = (
-    "ancestor", "before", "exited", "health", "id", "label", "name", "network", "restart-policy",
-    "should-start-on-boot", "since", "status", "volume",
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish",
+    "restart-policy", "should-start-on-boot", "since", "status", "volume",
 )  # fmt: skip
 
 _STATUSES: Final = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
@@ -173,6 +173,7 @@ def selected(
         and ("should-start-on-boot" not in wanted or _starts_on_boot(container, wanted))
         and ("ancestor" not in wanted or _descends(container, wanted["ancestor"], ancestors))
         and ("network" not in wanted or network_view.has_network(container, wanted["network"]))
+        and network_view.has_port(container, wanted)
         and ("volume" not in wanted or not set(wanted["volume"]).isdisjoint(_volumes(container)))
         and filters.labels_match(wanted.get("label", ()), container.extra.labels)
     )

@@ -15,29 +15,34 @@ from rootless.cli.settings import Settings, pass_settings
 _KINDS: Final = ("container", "image", "volume", "network")
 
 _format = click.option("-f", "--format", "template", metavar="FORMAT", help='"json" or a template.')
+_size = click.option("-s", "--size", is_flag=True, help="With the sizes of containers.")
 
 
 @click.command(cls=FlagCommand)
 @_format
+@_size
 @click.option("--type", "kind", type=click.Choice(_KINDS), help="Look for these.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.both)
 @pass_settings
 def inspect(
-    settings: Settings, template: str | None, kind: str | None, names: tuple[str, ...]
+    settings: Settings, template: str | None, size: bool, kind: str | None, names: tuple[str, ...]
 ) -> int:
     """Show all about containers, images, volumes and networks."""
-    return _inspect(settings, [kind] if kind else _KINDS, names, template)
+    return _inspect(settings, [kind] if kind else _KINDS, names, template, size=size)
 
 
 @click.command("inspect", cls=FlagCommand)
 @_format
+@_size
 @click.argument(
     "names", metavar="CONTAINER...", nargs=-1, required=True, shell_complete=complete.containers
 )
 @pass_settings
-def inspect_container(settings: Settings, template: str | None, names: tuple[str, ...]) -> int:
+def inspect_container(
+    settings: Settings, template: str | None, size: bool, names: tuple[str, ...]
+) -> int:
     """Show all about containers."""
-    return _inspect(settings, ["container"], names, template)
+    return _inspect(settings, ["container"], names, template, size=size)
 
 
 @click.command("inspect", cls=FlagCommand)
@@ -74,7 +79,12 @@ def inspect_network(settings: Settings, template: str | None, names: tuple[str, 
 
 
 def _inspect(
-    settings: Settings, kinds: Sequence[str], names: tuple[str, ...], template: str | None
+    settings: Settings,
+    kinds: Sequence[str],
+    names: tuple[str, ...],
+    template: str | None,
+    *,
+    size: bool = False,
 ) -> int:
     """Print what is found, then complain about what is not, as Docker does."""
     import json
@@ -86,7 +96,7 @@ def _inspect(
     # Parsed first: a mistake in it is one, however many names follow.
     parsed = Template(template) if template and template != "json" else None
     found: list[dict[str, Any]] = []
-    status = for_each(names, lambda name: found.append(_look_up(root, kinds, name)))
+    status = for_each(names, lambda name: found.append(_look_up(root, kinds, name, size=size)))
     if parsed:
         for value in found:
             click.echo(parsed.render(value))
@@ -97,7 +107,7 @@ def _inspect(
     return status
 
 
-def _look_up(root: Path, kinds: Sequence[str], name: str) -> dict[str, Any]:
+def _look_up(root: Path, kinds: Sequence[str], name: str, *, size: bool) -> dict[str, Any]:
     from rootless.errors import (
         ContainerNotFound,
         ImageNotFound,
@@ -106,7 +116,8 @@ def _look_up(root: Path, kinds: Sequence[str], name: str) -> dict[str, Any]:
         VolumeNotFound,
     )
 
-    look_ups = {"container": _container, "image": _image, "volume": _volume, "network": _network}
+    container = _measured if size else _container
+    look_ups = {"container": container, "image": _image, "volume": _volume, "network": _network}
     for kind in kinds:
         try:
             return look_ups[kind](root, name)
@@ -121,6 +132,19 @@ def _container(root: Path, name: str) -> dict[str, Any]:
     from rootless.containers.store import ContainerStore
 
     return container_inspect.inspect(ContainerStore(root).get(name))
+
+
+def _measured(root: Path, name: str) -> dict[str, Any]:
+    """Return all about a container, and what it wrote, by itself and with its image."""
+    from rootless.containers.changes import sizes
+    from rootless.containers.store import ContainerStore
+    from rootless.images import usage
+    from rootless.images.store import ImageStore
+
+    container = ContainerStore(root).get(name)
+    written = sizes([container])[container.id]
+    image = usage.sizes(ImageStore(root)).get(container.extra.image_id, 0)
+    return _container(root, container.id) | {"SizeRw": written, "SizeRootFs": written + image}
 
 
 def _image(root: Path, name: str) -> dict[str, Any]:

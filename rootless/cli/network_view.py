@@ -5,12 +5,12 @@ Pure: from a store's Container to text and dictionaries; ``usernet_view`` has us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rootless.cli.template import Map
 from rootless.containers.store import Container
-from rootless.networks.ports import ANY, Port
+from rootless.networks.ports import ANY, Port, parse_expose
 
 # What Docker shows of its default network beside Networks, too.
 _REPEATED: Final = (
@@ -80,10 +80,9 @@ def _built_in(container: Container) -> str:
 
     The default one is called as Docker calls it, whatever program connects the container.
     """
-    from rootless.networks.mode import Mode
-
-    mode = Mode.parse(container.extra.request["network"])
-    return "bridge" if mode.helper else "" if mode.name == "container" else mode.name
+    # Not parsed by Mode, whose module is much for `rl ps` to load.
+    mode = str(container.extra.request["network"]).partition(":")[0]
+    return {"host": "host", "none": "none", "container": ""}.get(mode, "bridge")
 
 
 def has_network(container: Container, wanted: Sequence[str]) -> bool:
@@ -97,6 +96,20 @@ def has_network(container: Container, wanted: Sequence[str]) -> bool:
     else:
         found.add(container.extra.request["network"])
     return not found.isdisjoint(wanted)
+
+
+def has_port(container: Container, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether a container publishes or exposes one of these ports of it, if any are wanted."""
+    if "publish" not in wanted and "expose" not in wanted:
+        return True
+    extra = container.extra
+    published = {str(Port(**fields)) for fields in extra.ports}
+    return any(
+        str(port) in there
+        for key, there in (("publish", published), ("expose", set(extra.exposed)))
+        for text in wanted.get(key, ())
+        for port in parse_expose(text)
+    )
 
 
 def _ids(container: Container, wanted: Sequence[str]) -> list[str]:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="KEY=VALUE",
     shell_complete=complete.container_filters,
-    help="Show some, by ancestor, before, exited, health, id, label, name, network, "
-    "restart-policy, should-start-on-boot, since, status, volume.",
+    help="Show some, by ancestor, before, exited, expose, health, id, label, name, network, "
+    "publish, restart-policy, should-start-on-boot, since, status, volume.",
 )
 @pass_settings
 def ps(
@@ -100,7 +100,7 @@ def _add_sizes(root: Path, containers: list[Container], rows: list[Row]) -> None
     from rootless.images.store import ImageStore
 
     store = ImageStore(root)
-    images = {image.id: usage.unpacked(store, image).size for image in store.images()}
+    images = usage.sizes(store)
     written = sizes(containers)
     for container, row in zip(containers, rows, strict=True):
         own = written[container.id]

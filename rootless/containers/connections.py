@@ -161,7 +161,9 @@ def _attached(
     known = before.addresses if before and before.network == definition.id else ()
     chosen = addresses.choose(definition, wish, known, taken, wanted)
     net = container.extra.request["net"]
-    names = (container.name, container.id[:12], container.config["hostname"], *wish.aliases)
+    names = [container.name, container.id[:12], container.config["hostname"], *wish.aliases]
+    # As Docker: where a container is on two networks, who asks may say by which one.
+    names += [f"{name}.{definition.name}" for name in names]
     attachment = Attachment(
         network=definition.id,
         addresses=chosen,

@@ -24,6 +24,11 @@ def unpacked(store: ImageStore, image: Image) -> Image:
     return image._replace(size=sum(known)) if len(known) == len(sizes) else image
 
 
+def sizes(store: ImageStore) -> dict[str, int]:
+    """Return the unpacked size of each image by its ID."""
+    return {image.id: unpacked(store, image).size for image in store.images()}
+
+
 def parts(store: ImageStore, image: Image) -> dict[str, int]:
     """Return the bytes on disk of each blob and each unpacked layer of an image."""
     document = manifest.parse_manifest(store.read_blob(image.digest, MAX_DOCUMENT))

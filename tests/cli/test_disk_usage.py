@@ -76,6 +76,9 @@ def test_df_counts_what_is_on_disk_and_shared_once(
         assert found["Images"][3].startswith("301kB (") or found["Images"][3].startswith("302kB (")
         assert found["Containers"] == ["1", "0", "50kB", "50kB (100%)"]
         assert found["Local Volumes"] == ["1", "1", "70kB", "0B (0%)"]
+        whole = int(fresh_rl("inspect", "-f", "{{.Size}}", one).stdout) + 50000
+        form = "{{.SizeRw}} {{.SizeRootFs}}"
+        assert fresh_rl("inspect", "-s", "-f", form, "writer").stdout == f"50000 {whole}\n"
         details = fresh_rl("system", "df", "-v").stdout
         assert "tests/one" in details
         assert details.count("kept ") == 1

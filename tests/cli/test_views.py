@@ -22,6 +22,8 @@ from rootless.images.platform import Platform
 from rootless.images.reference import Reference
 from rootless.images.store import Image
 from rootless.kernel.userns import IdMap, Maps
+from rootless.networks.ports import Port
+from rootless.networks.request import NetworkRequest
 
 ROOT = Path("/state")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -186,6 +188,27 @@ def test_filters_choose_containers(
     assert container_view.selected(container, wanted, frozenset()) == found
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"expose": ["80"]}, True),
+        ({"expose": ["79-81/tcp"]}, True),
+        ({"expose": ["80/udp"]}, False),
+        ({"publish": ["80"]}, False),
+        ({"publish": ["53/udp"]}, True),
+        ({"expose": ["53/udp"]}, True),
+        ({"publish": ["5353/udp"]}, False),
+        ({"publish": ["80"], "expose": ["80"]}, True),
+    ],
+)
+def test_ports_that_filters_choose_are_the_containers_own(
+    wanted: dict[str, list[str]], found: bool
+) -> None:
+    net = NetworkRequest(published=(Port(53, "udp", "", 5353),))
+    container = make_container(Request(image="web", network="pasta", net=net))
+    assert container_view.selected(container, wanted, frozenset()) == found
+
+
 def test_an_ancestor_is_also_found_by_the_image_that_the_name_means_now(
     container: Container,
 ) -> None:
@@ -193,11 +216,13 @@ def test_an_ancestor_is_also_found_by_the_image_that_the_name_means_now(
     assert container_view.selected(container, wanted, frozenset([IMAGE.id]))
 
 
-@pytest.mark.parametrize("wanted", [{"status": ["up"]}, {"exited": ["x"]}, {"name": ["("]}])
+@pytest.mark.parametrize(
+    "wanted", [{"status": ["up"]}, {"exited": ["x"]}, {"name": ["("]}, {"publish": ["x"]}]
+)
 def test_a_filter_with_an_impossible_value_is_refused(
     container: Container, wanted: dict[str, list[str]]
 ) -> None:
-    with pytest.raises(RlError, match="invalid filter"):
+    with pytest.raises(RlError, match=r"invalid (filter|port)"):
         container_view.selected(container, wanted, frozenset())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fuse_overlay.quota import Quota
 from tests.fuse_overlay.support import fill, in_namespace, layers, mounted, unmount, whiteout
 
 MIB = 1 << 20
@@ -62,6 +63,29 @@ def test_a_file_fills_the_limit_to_the_last_block_and_no_further(tmp_path: Path)
         fill_up(m / "f", 1000)
         assert used(tmp_path) == 8 * MIB
         assert (m / "f").stat().st_size // 4096 == before // 4096
+
+
+def test_df_shows_what_is_used_even_if_the_disk_below_has_less_left(tmp_path: Path) -> None:
+    (tmp_path / "upper/f").write_bytes(b"x" * MIB)
+    upper = os.open(tmp_path / "upper", os.O_PATH)
+    links = os.open(tmp_path / "work", os.O_PATH)
+    quota = Quota(8 * MIB, 100, upper, links)
+    os.close(upper)
+    os.close(links)
+
+    def shown(free: int, inodes: int, free_inodes: int) -> tuple[int, ...]:
+        blocks = free // quota.block
+        values = (quota.block, quota.block, 1 << 30, blocks, blocks, inodes, free_inodes, 0, 0, 255)
+        status = quota.statvfs(os.statvfs_result(values))
+        assert status.f_bfree == status.f_bavail
+        used = (status.f_blocks - status.f_bfree) * quota.block
+        assert abs(used - MIB) <= 4 * quota.block  # the directory has blocks, too
+        return status.f_blocks * quota.block, status.f_files, status.f_files - status.f_ffree
+
+    assert shown(1 << 40, 1 << 20, 1 << 20) == (8 * MIB, 100, 2)
+    size, files, taken = shown(2 * MIB, 1 << 20, 40)
+    assert (size // MIB, files, taken) == (3, 42, 2)
+    assert shown(1 << 40, 0, 0)[1:] == (100, 2)
 
 
 @in_namespace

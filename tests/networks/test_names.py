@@ -50,9 +50,11 @@ def networks(rl: Rl, name: str) -> dict[str, Any]:
 def test_containers_find_each_other_by_all_their_names(nets: Rl) -> None:
     identity = start(nets, "web", "--network", "front:alias=www", "--network-alias", "shop")
     start(nets, "db", "--network", "front", "--hostname", "store", "--network-alias", "shop")
-    names = ("web", "www", "WEB", identity[:12], "shop", "db", "store", "nobody.invalid")
+    names = (
+        "web", "www", "WEB", identity[:12], "web.front", "shop", "db", "store", "nobody.invalid",
+    )  # fmt: skip
     assert look_up(nets, "db", *names) == [
-        *["10.191.1.2"] * 4, "10.191.1.2 10.191.1.3", *["10.191.1.3"] * 2, "unknown",
+        *["10.191.1.2"] * 5, "10.191.1.2 10.191.1.3", *["10.191.1.3"] * 2, "unknown",
     ]  # fmt: skip
     assert nets("exec", "db", "nslookup", "10.191.1.2").stdout.count("web") == 1
     assert "10.191.1.3\tstore" in nets("exec", "db", "cat", "/etc/hosts").stdout
@@ -70,7 +72,10 @@ def test_names_of_a_network_are_known_on_it_alone(nets: Rl) -> None:
     assert look_up(nets, "web", "db") == look_up(nets, "db", "web") == ["unknown"]
     start(nets, "both", "--network", "front", "--network", "back")
     assert look_up(nets, "both", "web", "db") == ["10.191.1.2", "10.191.2.2"]
-    assert look_up(nets, "db", "both", "github.com") == ["10.191.2.3", "unknown"]
+    assert look_up(nets, "both", "both.front", "both.back") == ["10.191.1.3", "10.191.2.3"]
+    assert look_up(nets, "db", "both", "both.back", "both.front", "github.com") == [
+        *["10.191.2.3"] * 2, *["unknown"] * 2,
+    ]  # fmt: skip
     nets("network", "disconnect", "front", "both")
     assert look_up(nets, "both", "web", "db") == ["unknown", "10.191.2.2"]
     nets("network", "connect", "--alias", "again", "front", "both")

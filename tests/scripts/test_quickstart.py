@@ -55,6 +55,7 @@ def test_a_plain_user_sees_a_container_from_the_registry_or_else_from_the_host(
     assert "$ rl run --rm alpine ps\n" in done.stdout
     assert shows_a_container(done.stdout), done.stdout
     assert "no registry" not in done.stderr
+    assert done.stdout.endswith("in your store; go on with:\n    scripts/as-user rl images\n")
 
     fresh_rl("rmi", "alpine")
     # Nothing listens on port 1.
@@ -83,6 +84,8 @@ def test_root_sees_a_container_of_the_test_user_where_no_registry_can_be_reached
         )
         assert shows_a_container(done.stdout), done.stdout
         assert "no registry can be reached" in done.stderr
+        assert "store of the user rl-test" in done.stdout
+        assert done.stdout.endswith(":\n    scripts/as-user rl images\n")
     finally:
         script = "import sys; from tests.support.leaks import *; remove_tree(Path(sys.argv[1]))"
         as_user("python", "-c", script, store)
