@@ -72,7 +72,9 @@ def names(container: Container) -> list[str]:
         found = [str(one["wish"]["name"]) for one in container.state.networks]
     else:
         found = _names_asked(container)
-    return found or [_built_in(container) or container.extra.request["network"]]
+    if _on_networks(container):
+        return found
+    return [_built_in(container) or container.extra.request["network"]]
 
 
 def _built_in(container: Container) -> str:
@@ -131,7 +133,7 @@ def settings(container: Container) -> dict[str, Any]:
 
         networks = endpoints(container)
     # The networks of another container are shown there.
-    if not networks and (name := _built_in(container)):
+    if not _on_networks(container) and (name := _built_in(container)):
         networks = {name: _built_in_endpoint(container, name)}
     running = container.state.status == "running"
     ports: dict[str, Any] = dict.fromkeys(extra.exposed) if running else {}

@@ -203,7 +203,7 @@ def write_names(
         ip=net["ip"],
     )
     mode = Mode.parse(container.extra.request["network"])
-    if definitions and all(definition.internal for definition in definitions):
+    if (definitions or _asked(container)) and all(one.internal for one in definitions):
         mode = Mode("none")
     own = [text.partition("/")[0] for one in connections for text in _needed(one).addresses]
     servers = [pool.gateway for one in definitions if one.dns for pool in one.pools]
@@ -227,6 +227,10 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
     """Connect a container to a network, at once if it runs."""
     containers, definitions = ContainerStore(root), Definitions(root)
     _check_mode(container)
+    if _runs(container):
+        from rootless.containers import live
+
+        live.check(container)
     with containers.locked():
         container = containers.by_id(container.id)
         definition = definitions.get(network)
@@ -238,11 +242,6 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
             )
         addresses.check(definition, wish)
         running = _runs(container)
-        if running and not any(one.attachment for one in before):
-            raise RlError(
-                f"container {container.name} runs without a user network: only one that was "
-                "started with one can be connected while it runs (stop it first)"
-            )
         added = Connection(wish)
         if running:
             added = _attached(containers, container, definition, added, before)
@@ -252,11 +251,13 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
         from rootless.containers import live
 
         try:
+            # Before: a way out that it gets with this forwards the queries that are sent there.
+            _write_names_now(definitions, container, made)
             live.join(container, definition.network, _needed(added))
         except BaseException:
             _take_back(containers, container, definition.name)
+            _write_names_now(definitions, container, before)
             raise
-        _write_names_now(definitions, container, made)
     _tell(root, "connect", definition, container)
 
 
@@ -272,7 +273,7 @@ def disconnect(root: Path, container: Container, network: str) -> None:
 
         live.leave(container, definition.id)
     container = _take_back(containers, container, definition.name)
-    if running:
+    if running or not of(container):
         _write_names_now(definitions, container, of(container))
     _tell(root, "disconnect", definition, container)
 

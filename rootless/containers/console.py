@@ -284,7 +284,7 @@ class Console:
             if self._server is not None:
                 self._server.limit(message["limit"], fds[0])
             os.close(fds[0])
-        if message.keys() & {"network_join", "network_leave"}:
+        if message.keys() & {"network_check", "network_join", "network_leave"}:
             from rootless.containers.connected import change
 
             onlooker.channel.send(change(self._network, message))

@@ -13,6 +13,11 @@ from rootless.errors import RlError
 from rootless.networks.user import Attachment, Network
 
 
+def check(container: Container) -> None:
+    """Raise RlError if a running container cannot be connected to anything."""
+    _ask(container, {"network_check": True})
+
+
 def join(container: Container, network: Network, attachment: Attachment) -> None:
     """Connect a running container; RlError if that fails."""
     asked = {"network": network._asdict(), "attachment": attachment._asdict()}

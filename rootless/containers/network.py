@@ -6,8 +6,8 @@ left open. Called by the supervisor at each start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import RlError
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from rootless.containers.connected import Connected
     from rootless.holder.client import Holder
     from rootless.networks.user import Attachment, Network
-
-# The interface of the way out where a user network has its usual name.
-_BESIDE: Final = "tap0"
 
 
 def user_networks(
@@ -38,29 +35,37 @@ def user_networks(
 
 def prepare(
     container: Container,
-    networks: Sequence[tuple[Network, Attachment]] = (),
-    holder: Holder | None = None,
+    networks: Sequence[tuple[Network, Attachment]],
+    holder: Holder | None,
+    published: Callable[[Sequence[Port]], None],
 ) -> tuple[Helper | Connected, Sequence[Port]]:
     """Return what is going to connect a container, and the ports of the host that lead there.
 
-    The ``holder`` connects it to user networks. RlError where a program is missing or a port is
-    not to be had.
+    The ``holder`` connects it to user networks; ``published`` hears of the ports that it has after
+    a change of these. RlError where a program is missing or a port is not to be had.
     """
+    mode = Mode.parse(container.extra.request["network"])
+    asked = container.extra.request.get("net", {}).get("networks")
     if holder is None or not networks:
-        return _helper(container)
+        # One that has been disconnected from all that it was made with has no other way out.
+        return _helper(container, Mode("none") if asked else mode)
     from rootless.containers.connected import Connected
 
-    if all(network.internal for network, _ in networks):
-        return Connected(container.id, holder, networks, None), ()
-    taken = {attachment.interface for _, attachment in networks}
-    helper, ports = _helper(container, _BESIDE if INTERFACE in taken else INTERFACE)
-    way_out = helper if Mode.parse(container.extra.request["network"]).helper else None
-    return Connected(container.id, holder, networks, way_out), ports
+    connected = Connected(
+        container.id,
+        holder,
+        networks,
+        lambda interface: _helper(container, mode, interface),
+        published,
+        optional=bool(asked),
+    )
+    return connected, connected.ports
 
 
-def _helper(container: Container, interface: str = INTERFACE) -> tuple[Helper, Sequence[Port]]:
+def _helper(
+    container: Container, mode: Mode, interface: str = INTERFACE
+) -> tuple[Helper, Sequence[Port]]:
     extra = container.extra
-    mode = Mode.parse(extra.request["network"])
     ports: Sequence[Port] = [Port(**port) for port in extra.ports] if mode.helper else []
     if ports:
         from rootless.networks.reserve import reserve

@@ -31,6 +31,9 @@ class Record:
             init=Process.of(pid), ports=tuple(ports),
         )  # fmt: skip
 
+    def published(self, ports: Sequence[Port]) -> None:
+        self._update(ports=tuple(ports))
+
     def executed(self) -> None:
         self._executed_at = time.monotonic()
         announce(self.container, "start")

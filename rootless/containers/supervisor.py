@@ -158,7 +158,7 @@ class _Supervisor:
         networks: Sequence[tuple[Network, Attachment]],
     ) -> int:
         spec, path = self._container.config, self._container.path
-        network, ports = prepare(self._container, networks, sharing.holder)
+        network, ports = prepare(self._container, networks, sharing.holder, self._record.published)
         request = self._container.extra.request
         writer = self._open_log(path) if self._logging else None
         streams = Streams(

@@ -43,7 +43,7 @@ class Networks:
             network, place = Network(**message["join"]), Attachment(**message["attachment"])
             self._join(client, network, place, message["container"], fds[0])
         else:
-            self._leave(client, self._running[message["leave"]])
+            self._leave(client, self._running[message["leave"]], runs=True)
         return {}, []
 
     def left(self, client: int) -> None:
@@ -98,17 +98,20 @@ class Networks:
             self._names.add_network(network.id, listening, internal=network.internal)
         return running
 
-    def _leave(self, client: int, running: _Running) -> None:
+    def _leave(self, client: int, running: _Running, *, runs: bool = False) -> None:
         network = running.network
         running.clients.discard(client)
         self._names.remove_endpoint(_key(client, network))
-        if running.clients:
+        # With the network's namespace the interface goes too, but not at once: one that runs on may
+        # want the name again.
+        if running.clients or runs:
             # Its own namespace may have gone already, and this with it.
             with contextlib.suppress(RlError):
                 errand.run(
                     lambda _: links.unplug(running.namespace, _port(client)),
                     keep=[running.namespace],
                 )
+        if running.clients:
             return
         del self._running[network.id]
         self._names.remove_network(network.id)

@@ -48,7 +48,9 @@ class Helper:
 
         ``announced`` hears of its routes. All of these descriptors are ours from now on.
         """
-        if self._wanted.mode.name == "pasta":
+        if not self._program:
+            os.close(announced)
+        elif self._wanted.mode.name == "pasta":
             self._announcements = announced
             self._expected = set(self._wanted.versions)
             # Newer ones close all but the standard streams.
