@@ -2,7 +2,7 @@
 
 Puts the process in order and forks the supervisor that `rl run` and `rl start` are going to
 need, before anything else is loaded: the two load side by side, which is a quarter of a
-container's start. All else is rootless.cli's, and for `rl exec` rootless.beside's.
+container's start. All else is rootless.cli's, and for `rl exec` rootless.main_exec's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> NoReturn:
 
         Launch.prepare()
     if words[:1] == ["exec"] and "_RL_COMPLETE" not in os.environ:
-        from rootless.beside import execute
+        from rootless.main_exec import execute
     else:
         from rootless.cli import execute
 
