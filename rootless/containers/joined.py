@@ -21,7 +21,7 @@ from rootless.containers.joining import NAMES
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import ContainerNotFound, RlError
 from rootless.files import replace_file
-from rootless.kernel import beside, process, syscalls
+from rootless.kernel import process, sibling, syscalls
 
 _FLAGS: Final = {
     "network": syscalls.CLONE_NEWNET,
@@ -52,7 +52,18 @@ class Joined(NamedTuple):
             # What is not dumpable any more cannot say so itself.
             command.set_oom_score(self.settings)
 
-        return beside.fork(main, flags, self.namespaces, keep, cgroup, first=before)
+        # All are in one user namespace, which is entered with any of them.
+        others = tuple((pidfd, kind) for pidfd, kind in self.namespaces.items() if kind)
+        return sibling.fork(
+            main,
+            flags,
+            sibling.Entered(next(iter(self.namespaces)), others),
+            keep,
+            cgroup,
+            dumpable=False,
+            first=before,
+            failed="cannot join the namespaces",
+        )
 
     def close(self) -> None:
         """Close all of it, once."""

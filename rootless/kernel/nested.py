@@ -1,8 +1,8 @@
 """A child in a user namespace that is itself a child of another one of ours, not of the host's.
 
-Owns how such a child is cloned and how its ids are mapped. Root of the outer namespace has all
-capabilities over those inside it, which is what containers that share something are made for.
-Never decides who is nested in what. Called by containers for PID 1. See user_namespaces(7).
+Owns how the ids of such a child are mapped. Root of the outer namespace has all capabilities over
+those inside it, which is what containers that share something are made for. Never decides who is
+nested in what. Called by containers for PID 1. See user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rootless.errors import RlError
-from rootless.kernel import process, syscalls
+from rootless.kernel import process, sibling
 from rootless.kernel.userns import IdMap, Maps
 
 
@@ -65,51 +65,26 @@ def fork(
     wait; ``maps`` name those of the host.
     """
     inner = translate(maps, outer.maps)
-    kept = [*keep]
-    reader, writer = os.pipe()
-    descriptors = [outer.userns, *(fd for fd, _ in outer.shared), writer, *kept]
-    if cgroup >= 0:
-        descriptors.append(cgroup)
-
-    def go_between() -> int:
-        with open(writer, "w", closefd=False) as report:
-            try:
-                syscalls.setns(outer.userns, syscalls.CLONE_NEWUSER)
-                # What was gained thereby made us undumpable, so that we could not write the maps.
-                syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-                process.die_with_parent()
-                for fd, kind in outer.shared:
-                    syscalls.setns(fd, kind)
-                child = process.fork(main, flags | syscalls.CLONE_PARENT, kept, cgroup)
-                print(child.pid, file=report, flush=True)
-                _write_maps(child.pid, inner)
-                print("mapped", file=report)
-            except OSError as error:
-                print(error.strerror, file=report)
-        return 0
-
-    try:
-        helper = process.fork(go_between, keep=descriptors)
-    finally:
-        os.close(writer)
-    with open(reader) as report:
-        pid, *said = report.read().split("\n")
-    helper.wait()
-    if not pid.isdecimal():
-        raise RlError(f"cannot make a nested user namespace: {pid or 'a helper process ended'}")
-    child = process.Child(int(pid), os.pidfd_open(int(pid)))
-    if said[0] != "mapped":
-        child.kill()
-        child.wait()
-        raise RlError(f"cannot map ids: {said[0] or 'a helper process ended'}")
-    return child
+    return sibling.fork(
+        main,
+        flags,
+        sibling.Entered(outer.userns, outer.shared),
+        keep,
+        cgroup,
+        dumpable=True,
+        then=lambda pid: _write_maps(pid, inner),
+        failed="cannot make a nested user namespace",
+    )
 
 
 def _write_maps(pid: int, maps: Maps) -> None:
-    for name, entries in (("uid_map", maps.uids), ("gid_map", maps.gids)):
-        text = "".join(f"{entry.inside} {entry.outside} {entry.size}\n" for entry in entries)
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
+    try:
+        for name, entries in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+            text = "".join(f"{entry.inside} {entry.outside} {entry.size}\n" for entry in entries)
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise RlError(f"cannot map ids: {error.strerror}") from None
