@@ -7,8 +7,7 @@ container it is given the network namespace for the moment of connecting. Called
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootless.errors import RlError
 from rootless.holder import errand, links
@@ -17,14 +16,13 @@ from rootless.kernel import syscalls
 from rootless.networks.user import Attachment, Network
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(NamedTuple):
     """A network: its namespace, the sockets of its DNS server, and who is connected."""
 
     network: Network
     namespace: int
     listening: list[int]
-    clients: set[int] = field(default_factory=set)
+    clients: set[int]
 
 
 class Networks:
@@ -93,7 +91,7 @@ class Networks:
             lambda channel: links.make(channel, network), syscalls.CLONE_NEWNET
         )
         listening = [fd for fds in sockets for fd in fds]
-        running = self._running[network.id] = _Running(network, namespace, listening)
+        running = self._running[network.id] = _Running(network, namespace, listening, set())
         if network.dns:
             self._names.add_network(network.id, listening, internal=network.internal)
         return running
