@@ -39,7 +39,7 @@ def create(settings: Settings, /, **values: Any) -> None:
     if values["replace"]:
         remove_named(settings.root, wanted.name)
     container = make(settings.root, wanted, image)
-    warn(warnings(wanted, image))
+    warn(warnings(settings.root, wanted, image))
     if wanted.limits is not None:
         from rootless.containers.cgroup import undelegated
 

@@ -19,7 +19,7 @@ from rootless.errors import NetworkNotFound, RlError
 from rootless.networks import addresses, etc
 from rootless.networks.definition import Definition
 from rootless.networks.definitions import Definitions
-from rootless.networks.mode import Mode
+from rootless.networks.mode import Mode, is_mode
 from rootless.networks.request import NetworkRequest
 from rootless.networks.user import Attachment, Network, mac_of
 from rootless.networks.wish import Wish, check_all
@@ -83,6 +83,12 @@ def resolved(root: Path, request: Request) -> Request:
     return request._replace(net=request.net._replace(networks=networks))
 
 
+def internal_only(root: Path, request: Request) -> bool:
+    """Tell whether none of the networks of a request has a way out."""
+    definitions = Definitions(root)
+    return all(_definition(definitions, one["name"]).internal for one in request.net.networks)
+
+
 def check_there(root: Path, request: Request) -> None:
     """Raise RlError if a network has gone; the caller holds the lock of containers."""
     for fields in request.net.networks:
@@ -96,6 +102,19 @@ def _definition(definitions: Definitions, name: str) -> Definition:
         raise NetworkNotFound(
             f"{error} (rl network create {name} makes one; without one there are bridge, none, "
             "host, pasta and slirp4netns)"
+        ) from None
+
+
+def _no_mode(definitions: Definitions, name: str) -> Definition:
+    try:
+        return definitions.get(name)
+    except NetworkNotFound:
+        if not is_mode(name):
+            raise
+        raise NetworkNotFound(
+            f"{name} is a network mode, which is chosen when a container is made (rl run "
+            f"--network {name}): a container is connected to and disconnected from those of rl "
+            "network create"
         ) from None
 
 
@@ -233,7 +252,7 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
         live.check(container)
     with containers.locked():
         container = containers.by_id(container.id)
-        definition = definitions.get(network)
+        definition = _no_mode(definitions, network)
         wish = wish._replace(name=definition.name)
         before = of(container)
         if any(one.wish.name == definition.name for one in before):
@@ -264,7 +283,7 @@ def connect(root: Path, container: Container, network: str, wish: Wish) -> None:
 def disconnect(root: Path, container: Container, network: str) -> None:
     """Disconnect a container from a network, at once if it runs."""
     containers, definitions = ContainerStore(root), Definitions(root)
-    definition = definitions.get(network)
+    definition = _no_mode(definitions, network)
     rest = [one for one in of(container) if one.wish.name != definition.name]
     if len(rest) == len(of(container)):
         raise RlError(f"container {container.name} is not connected to network {definition.name}")

@@ -134,7 +134,7 @@ def create(
     return container
 
 
-def warnings(request: Request, image: Image) -> list[str]:
+def warnings(root: Path, request: Request, image: Image) -> list[str]:
     """Return what a person ought to know of a container that is made all the same."""
     found = []
     host = Platform.host()
@@ -145,6 +145,11 @@ def warnings(request: Request, image: Image) -> list[str]:
 
         if resources(request.limits):
             found.append("--cgroups=disabled: the container runs without its limits")
+    if request.net.networks and (request.net.published or request.net.publish_all):
+        from rootless.containers import connections
+
+        if connections.internal_only(root, request):
+            found.append("ports are not published: all networks are internal")
     return found
 
 

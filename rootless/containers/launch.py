@@ -119,7 +119,8 @@ def _main(channel: Channel) -> int:
             try:
                 image = ImageStore(root).find_whole(request.image)
                 container = create(root, request, image, Process.of(os.getpid()))
-                channel.send({"created": container.id, "warnings": warnings(request, image)})
+                told = warnings(root, request, image)
+                channel.send({"created": container.id, "warnings": told})
             except ImageNotFound as error:
                 channel.send({"missing": str(error)})
         message, fds = channel.receive()

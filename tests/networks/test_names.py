@@ -152,6 +152,12 @@ def test_address_asked_for_is_given_once_and_is_free_again_afterwards(nets: Rl) 
         (("--network", "host", "--network-alias", "a"), "--network-alias needs a network"),
         (("--ip6", "fd00::7"), "--ip6 needs a network"),
         (("--network", "front", "--network-alias", "a b"), "invalid network alias 'a b'"),
+        (("--network", "front:web"), "invalid network option 'web'"),
+        (
+            ("--network", "contaner:web"),
+            "no such network: contaner (did you mean --network container:web?)",
+        ),
+        (("--network", "absent:web"), "no such network: absent (rl network create absent"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
@@ -161,6 +167,30 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
     assert said in done.stderr
     assert nets("container", "exists", "never", check=False).returncode == 1
+
+
+@pytest.mark.parametrize("mode", ["bridge", "host", "none", "pasta"])
+def test_network_mode_is_nothing_to_be_connected_to(nets: Rl, mode: str) -> None:
+    nets("create", "--name", "box", "alpine", "true")
+    try:
+        for action in ("connect", "disconnect"):
+            refused = nets("network", action, mode, "box", check=False)
+            assert refused.returncode != 0
+            assert f"{mode} is a network mode, which is chosen when" in refused.stderr
+    finally:
+        nets("rm", "box")
+
+
+@pytest.mark.parametrize("command", [("create",), ("run", "--rm")])
+def test_ports_on_internal_networks_alone_are_warned_of(nets: Rl, command: tuple[str, ...]) -> None:
+    asked = ("--name", "box", "-p", "80", "--network", "back")
+    warned = "ports are not published: all networks are internal"
+    try:
+        assert warned in nets(*command, *asked, "alpine", "true").stderr
+        nets("rm", "-f", "box", check=False)
+        assert warned not in nets(*command, *asked, "--network", "front", "alpine", "true").stderr
+    finally:
+        nets("rm", "-f", "box", check=False)
 
 
 def test_network_that_a_container_has_is_not_removed_but_by_force(nets: Rl) -> None:

@@ -9,10 +9,12 @@ import click
 
 from rootless.cli import complete
 from rootless.cli.options import together
+from rootless.cli.settings import Settings
 
 if TYPE_CHECKING:
     from rootless.networks.mode import Mode
     from rootless.networks.request import NetworkRequest
+    from rootless.networks.wish import Wish
 
 options = together(
     click.option(
@@ -131,7 +133,7 @@ def _on_networks(
     from rootless.errors import RlError
     from rootless.networks import request, wish
 
-    wishes = [found for text in texts for found in wish.parse(text)]
+    wishes = [found for text in texts for found in _parse(text)]
     given: dict[str, Any] = {
         "ip": wanted.ip,
         "ip6": values["ip6"] and request.check_ip(values["ip6"], "--ip6", 6),
@@ -149,6 +151,39 @@ def _on_networks(
     wish.check_all(wishes)
     networks = tuple(found._asdict() for found in wishes)
     return wanted._replace(ip=None, mac_address=None, networks=networks)
+
+
+def _parse(text: str) -> list[Wish]:
+    """Read the name of a user network with what is wanted there; RlError if it is none."""
+    from rootless.errors import NetworkNotFound, RlError
+    from rootless.networks import wish
+
+    name, _, rest = text.partition(":")
+    try:
+        return wish.parse(text)
+    except RlError:
+        if "=" in text or not name or not rest or _known(name):
+            raise
+    # Somebody meant something else.
+    from difflib import get_close_matches
+
+    hint = f"rl network create {name} makes one"
+    if close := get_close_matches(name, ["container", "pasta", "slirp4netns"], n=1):
+        hint = f"did you mean --network {close[0]}:{rest}?"
+    raise NetworkNotFound(f"no such network: {name} ({hint})")
+
+
+def _known(name: str) -> bool:
+    from rootless.errors import NetworkNotFound
+    from rootless.networks.definitions import Definitions
+
+    settings = click.get_current_context().find_object(Settings)
+    assert settings is not None
+    try:
+        Definitions(settings.root).get(name)
+    except NetworkNotFound:
+        return False
+    return True
 
 
 def _check_joined(values: Mapping[str, Any]) -> None:
