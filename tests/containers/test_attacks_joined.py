@@ -9,20 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.runner import Rl
-from tests.support.undefended import changed
+from tests.support.undefended import DUMPABLE, changed
 from tests.support.waiting import PATIENCE, wait_until
 
 SECRET = "the host's own"
 SLEEP = ("alpine", "sleep", "1000")
 NET_RAW = 13
-
-DUMPABLE = """
-from rootless.kernel import syscalls
-prctl = syscalls.prctl
-def allow(option, argument=0, *rest):
-    return prctl(option, 1 if option == syscalls.PR_SET_DUMPABLE else argument, *rest)
-syscalls.prctl = allow
-"""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pexpect
 import pytest
 
 from tests.support.runner import Rl
-from tests.support.undefended import changed
+from tests.support.undefended import DUMPABLE, changed
 from tests.support.waiting import PATIENCE, wait_until
 
 PROMPT = "HOST> "
@@ -200,20 +200,13 @@ from rootless.containers import idmaps
 serving = idmaps.serving
 idmaps.serving = lambda container, storage, **_: serving(container, storage)
 """
-    dumpable = """
-from rootless.kernel import syscalls
-prctl = syscalls.prctl
-def allow(option, argument=0, *rest):
-    return prctl(option, 1 if option == syscalls.PR_SET_DUMPABLE else argument, *rest)
-syscalls.prctl = allow
-"""
 
     def attack(rl: Rl) -> bool:
         command = ("--privileged", "--network", "none", "alpine", "sh", "-c", READ)
         return "read" in rl("run", "--rm", *command).stdout
 
     assert not attack(changed(rl, outside, together))
-    assert attack(changed(rl, outside, together, dumpable))
+    assert attack(changed(rl, outside, together, DUMPABLE))
 
 
 TAKE_OVER = """

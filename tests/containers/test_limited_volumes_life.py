@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import leaks
 from tests.support.runner import Rl
+from tests.support.undefended import BESIDE_THE_HOLDER, DUMPABLE, changed
 from tests.support.waiting import PATIENCE, wait_until
 
 MIB = 1 << 20
@@ -200,7 +201,22 @@ done
 """
     (mine,) = named(rl, "rl-volume")
     options = ("--pid", "host", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined")
-    shown = rl("run", "-q", "--rm", *options, "-v", "bounded:/v", "alpine", "sh", "-c", script)
-    lines = shown.stdout.splitlines()
-    assert set(lines) == {"rl-volume 0 0", "rl-holder 0 0"}
+
+    def attack(rl: Rl) -> set[str]:
+        seeing = ("run", "-q", "--rm", *options, "-v", "bounded:/v", "alpine", "sh", "-c", script)
+        return set(rl(*seeing).stdout.splitlines())
+
+    out_of_reach = {"rl-volume 0 0", "rl-holder 0 0"}
+    assert attack(rl) == out_of_reach
     assert named(rl, "rl-volume") == [mine]
+    rl("rm", "-f", "other")
+    # There are two walls, and each holds alone for the server.
+    for missing, reached in (
+        ((DUMPABLE,), set[str]()),
+        ((BESIDE_THE_HOLDER,), {"rl-holder"}),
+        ((DUMPABLE, BESIDE_THE_HOLDER), {"rl-holder", "rl-volume"}),
+    ):
+        # Started anew, by the interpreter that is changed.
+        wait_until(lambda: named(rl, "rl-holder") == [])
+        found = attack(changed(rl, *missing))
+        assert {line.split()[0] for line in found - out_of_reach} == reached

@@ -6,7 +6,7 @@ from tests.networks.support import PYTHON
 from tests.networks.test_user_networks import nets
 from tests.networks.user_networks import serving
 from tests.support.runner import Rl
-from tests.support.undefended import changed
+from tests.support.undefended import BESIDE_THE_HOLDER, changed
 from tests.support.waiting import wait_until
 
 __all__ = ["nets"]
@@ -21,16 +21,6 @@ for p in /proc/[0-9]*; do
     esac
 done
 true
-"""
-
-# PID 1 in the holder's own user namespace, and not in one inside it.
-BESIDE_THE_HOLDER = """
-from rootless.kernel import nested, syscalls
-fork = nested.fork
-def beside(main, flags, *rest):
-    return fork(main, flags & ~syscalls.CLONE_NEWUSER, *rest)
-nested.fork = beside
-nested._write_maps = lambda *_: None
 """
 
 

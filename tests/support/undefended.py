@@ -23,6 +23,25 @@ from rootless.main import main
 sys.exit(main())
 """
 
+# No process of ours can keep others from looking into it.
+DUMPABLE = """
+from rootless.kernel import syscalls
+prctl = syscalls.prctl
+def allow(option, argument=0, *rest):
+    return prctl(option, 1 if option == syscalls.PR_SET_DUMPABLE else argument, *rest)
+syscalls.prctl = allow
+"""
+
+# PID 1 in the holder's own user namespace, and not in one inside it.
+BESIDE_THE_HOLDER = """
+from rootless.kernel import nested, syscalls
+fork = nested.fork
+def beside(main, flags, *rest):
+    return fork(main, flags & ~syscalls.CLONE_NEWUSER, *rest)
+nested.fork = beside
+nested._write_maps = lambda *_: None
+"""
+
 
 @dataclass(frozen=True)
 class Changed(Rl):
