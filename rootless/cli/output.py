@@ -34,8 +34,9 @@ def render(
     """
     template = (template or "table").strip(" ")
     if template == "table":
-        header = "\t".join(titles[field] for field in default)
-        return table([header, *("\t".join(printable(row[it]) for it in default) for row in rows)])
+        lines = ["\t".join(titles[field] for field in default)]
+        lines += ["\t".join(printable(row[field]) for field in default) for row in rows]
+        return table(lines if heading else lines[1:])
     if template == "json":
         template = "{{json .}}"
     # In a list's template these two are what they are in a shell's $'…'.
