@@ -18,6 +18,7 @@ from rootless.cli.output import Row, label_method, label_text, label_title
 from rootless.cli.template import Map
 from rootless.cli.units import parse_time
 from rootless.containers import connections
+from rootless.containers.connection import Connection
 from rootless.containers.store import Container
 from rootless.errors import RlError
 from rootless.networks.definition import Definition
@@ -222,7 +223,7 @@ def endpoints(container: Container) -> dict[str, Any]:
 
 
 def _endpoint(
-    container: Container, one: connections.Connection, definition: Definition | None
+    container: Container, one: Connection, definition: Definition | None
 ) -> dict[str, Any]:
     wish, active = one.wish, container.active
     attachment = one.attachment if active else None

@@ -1,8 +1,8 @@
 """The user networks that containers have: asked for, connected and disconnected, with addresses.
 
-Owns ``networks`` of state.json, and the container's hosts and resolv.conf where it has any. An
-address is taken while the container that has it is active, and only then. Called by create, by the
-supervisor at each start, and by the command line; ``live`` changes what runs.
+Owns what stands in ``networks`` of state.json, and the container's hosts and resolv.conf where it
+has any. An address is taken while the container that has it is active, and only then. Called by
+create, by the supervisor at each start, and by the command line; ``live`` changes what runs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rootless import events
+from rootless.containers.connection import Connection
 from rootless.containers.request import Request
 from rootless.containers.store import Container, ContainerStore
 from rootless.errors import NetworkNotFound, RlError
@@ -23,29 +24,6 @@ from rootless.networks.mode import Mode, is_mode
 from rootless.networks.request import NetworkRequest
 from rootless.networks.user import Attachment, Network, mac_of
 from rootless.networks.wish import Wish, check_all
-
-
-class Connection(NamedTuple):
-    """A network that a container has: what it wants there, and what it got when it last started."""
-
-    wish: Wish
-    attachment: Attachment | None = None
-    endpoint: str = ""
-
-    def record(self) -> dict[str, Any]:
-        """Return it as state.json holds it."""
-        attachment = self.attachment and self.attachment._asdict()
-        wish = self.wish._asdict()
-        return {"wish": wish, "attachment": attachment, "endpoint": self.endpoint}
-
-    @classmethod
-    def read(cls, fields: dict[str, Any]) -> Connection:
-        """Return what ``record`` wrote."""
-        found = fields["attachment"]
-        if found is not None:
-            listed = ("addresses", "names", "dns")
-            found = Attachment(**{**found, **{name: tuple(found[name]) for name in listed}})
-        return cls(Wish.read(fields["wish"]), found, fields["endpoint"])
 
 
 def of(container: Container) -> list[Connection]:

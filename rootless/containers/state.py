@@ -128,4 +128,12 @@ def parse_state(data: bytes) -> State:
         value = values.get(key)
         values[key] = Process(**value) if isinstance(value, dict) else None
     values["ports"] = tuple(Port(**port) for port in values.get("ports", ()))
+    if not isinstance(values["name"], str):
+        raise ValueError("it has no name")
+    if values.get("networks") is not None:
+        from rootless.containers.connection import Connection
+
+        # Its neighbours look at them, who are not to fail by what is damaged here.
+        for fields in values["networks"]:
+            Connection.read(fields)
     return State(**values)

@@ -104,7 +104,10 @@ def test_another_process_with_the_recorded_number_is_not_taken_for_it(rl: Rl, fi
         assert state_of(rl, "reused")["Running"] is True
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"status": "running"}', '{"name": 1, "init": {}}'])
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", '{"status": "running"}', '{"name": 1, "init": {}}', '{"name": 7, "created_at": ""}'],
+)
 def test_damaged_container_is_in_nobodys_way_and_can_be_removed(rl: Rl, damage: str) -> None:
     for name in ("whole", "broken"):
         rl("run", "--name", name, "alpine", "sh", "-c", "chown 7 /etc/motd")
@@ -117,6 +120,36 @@ def test_damaged_container_is_in_nobodys_way_and_can_be_removed(rl: Rl, damage: 
     rl("rm", "whole")
     rl("rm", "-f", broken[:12])
     assert list((rl.root / "containers").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        5,
+        [{}],
+        [{"wish": [], "attachment": None, "endpoint": ""}],
+        [{"wish": {"name": 3, "aliases": []}, "attachment": None, "endpoint": ""}],
+        [{"wish": {"name": "net", "aliases": []}, "attachment": {"x": "1"}, "endpoint": ""}],
+        [{"wish": {"name": "net", "aliases": "ab"}, "attachment": None, "endpoint": ""}],
+        [{"wish": {"name": "net", "aliases": []}, "attachment": None, "endpoint": 1}],
+    ],
+)
+def test_container_whose_networks_are_damaged_is_in_no_neighbours_way(
+    rl: Rl, damage: object
+) -> None:
+    rl("network", "create", "net")
+    for name in ("whole", "broken"):
+        rl("create", "--name", name, "--network", "net", "alpine", "true")
+    broken = inspect(rl, "broken")["Id"]
+    state_file = rl.root / "containers" / broken / "state.json"
+    state = json.loads(state_file.read_bytes())
+    state_file.write_text(json.dumps({**state, "networks": damage}))
+    assert rl("ps", "-a", "--format", "{{.Names}} {{.Networks}}").stdout == "whole net\n"
+    assert json.loads(rl("network", "inspect", "net").stdout)[0]["Name"] == "net"
+    rl("start", "-a", "whole")
+    assert f"rl rm --force {broken[:12]}" in rl("inspect", broken[:12], check=False).stderr
+    rl("rm", "-f", "whole", broken[:12])
+    rl("network", "rm", "net")
 
 
 def test_field_of_a_newer_version_is_passed_over(rl: Rl) -> None:
