@@ -170,7 +170,7 @@ def _answer(tree: _Tree, question: Mapping[str, Any], fds: list[int]) -> dict[st
     if "target" in question:
         return as_dict(tree.open_target(question["target"]))
     if "pack" in question:
-        from rootless.containers.pack import pack
+        from rootless.archive.pack import pack
 
         try:
             with open(fds[0], "wb", buffering=1 << 18) as sink:
@@ -179,7 +179,7 @@ def _answer(tree: _Tree, question: Mapping[str, Any], fds: list[int]) -> dict[st
             # Whoever reads it knows why.
             return {"size": 0, "broken": True}
         return {"size": size}
-    from rootless.containers.unpack import Rules, unpack
+    from rootless.archive.unpack import Rules, unpack
 
     rules = Rules(
         keep=question["keep"], as_root=question["keep"] or not tree.host, setid=not tree.host
@@ -224,7 +224,7 @@ class _Tree:
         return self._open_parent(path)
 
     def place(self, *, foreign: bool) -> Any:
-        from rootless.containers.unpack import Place
+        from rootless.archive.unpack import Place
 
         if foreign and not self.host:
             return Place(self._target, self._root, self._target_path)

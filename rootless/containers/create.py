@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from rootless.containers import annotation, confinement, devices, disk, identity, names, namespaces
 from rootless.containers.announce import announce
-from rootless.containers.request import Request, valid_name
+from rootless.containers.request import Request
 from rootless.containers.seccomp import filters, program
 from rootless.containers.sources import find_sources
 from rootless.containers.spec import Place, build
@@ -28,6 +28,7 @@ from rootless.images import usage
 from rootless.images.platform import Platform
 from rootless.images.store import Image, ImageStore
 from rootless.kernel import process
+from rootless.naming import valid_name
 from rootless.networks import etc
 from rootless.networks.mode import Mode
 from rootless.networks.request import NetworkRequest

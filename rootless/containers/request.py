@@ -15,15 +15,12 @@ from rootless.containers.health import Health
 from rootless.containers.isolation import Isolation
 from rootless.containers.namespaces import Device, Namespaces
 from rootless.errors import RlError
+from rootless.naming import valid_name
 from rootless.networks.request import NetworkRequest
 from rootless.quota import Disk
 
 if TYPE_CHECKING:
     from rootless.containers.limits import Limits
-
-# Docker's rule for names of containers and volumes.
-_NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME_REST: Final = _NAME_FIRST | frozenset("_.-")
 
 PROPAGATIONS: Final = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _VOLUME_OPTIONS: Final = frozenset(
@@ -86,11 +83,6 @@ class Request(NamedTuple):
     log_options: Mapping[str, str] = {}
     health: Health = Health()
     limits: Limits | None = None
-
-
-def valid_name(name: str) -> bool:
-    """Tell whether ``name`` may name a container or a volume: [a-zA-Z0-9][a-zA-Z0-9_.-]*."""
-    return name[:1] in _NAME_FIRST and _NAME_REST.issuperset(name)
 
 
 def parse_volume(text: str) -> Mount:

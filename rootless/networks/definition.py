@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from rootless.errors import RlError
+from rootless.naming import valid_name
 from rootless.networks.programs import ADDRESS, ADDRESS6
 from rootless.networks.user import Network
 
@@ -21,7 +22,7 @@ IPNetwork = IPv4Network | IPv6Network
 RESERVED: Final = frozenset(
     "bridge container default host none ns pasta podman private slirp4netns".split()
 )
-_NAME: Final = re.compile("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_LONGEST_NAME: Final = 128
 _MTU_NAMES: Final = ("mtu", "com.docker.network.driver.mtu")
 _MTUS: Final = range(68, 65536)
 _SMALLEST_MTU6: Final = 1280
@@ -92,10 +93,10 @@ class Definition(NamedTuple):
 
 def check_name(name: str) -> str:
     """Return a name that a network can have; RlError if it is none."""
-    if not _NAME.fullmatch(name):
+    if not valid_name(name) or len(name) > _LONGEST_NAME:
         raise RlError(
             f"invalid network name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
-            "at most 128"
+            f"at most {_LONGEST_NAME}"
         )
     if name in RESERVED:
         raise RlError(

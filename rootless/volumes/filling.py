@@ -83,8 +83,8 @@ def _copy(source: int, target: int) -> None:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from rootless.containers.pack import pack
-    from rootless.containers.unpack import Place, Rules, unpack
+    from rootless.archive.pack import pack
+    from rootless.archive.unpack import Place, Rules, unpack
 
     def pack_into(end: int) -> None:
         with open(end, "wb") as sink:

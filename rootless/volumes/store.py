@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rootless import events
-from rootless.containers.request import valid_name
 from rootless.errors import RlError, VolumeNotFound
 from rootless.files import replace_file
+from rootless.naming import valid_name
 from rootless.quota import Disk, describe
 from rootless.trees import remove_tree
 from rootless.values import as_dict

@@ -103,7 +103,7 @@ def test_volume_that_is_filled_leads_nothing_of_the_image_to_the_host(
         rl("volume", "create", "exchanged")
         data, done = rl.root / "volumes/exchanged/_data", tmp_path / "done"
         exchanging = f"""{IMPORTS}
-from rootless.containers import unpack
+from rootless.archive import unpack
 make_directory = unpack._Unpacker._make_directory
 def make_and_exchange(*arguments):
     make_directory(*arguments)
@@ -119,7 +119,7 @@ unpack._Unpacker._make_directory = make_and_exchange
         return (host / "new").exists() or (host / "secret").read_text() != SECRET
 
     assert not attack(rl)
-    naive = "from rootless.containers import unpack; unpack._PARENT &= ~os.O_NOFOLLOW"
+    naive = "from rootless.archive import unpack; unpack._PARENT &= ~os.O_NOFOLLOW"
     assert attack(changed(rl, f"{IMPORTS}{naive}"))
 
 

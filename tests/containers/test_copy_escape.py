@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from rootless.containers import unpack as unpacking
+from rootless.archive import unpack as unpacking
+from rootless.archive.unpack import Place, Rules, unpack
 from rootless.containers.copy import End, Options, copy
-from rootless.containers.unpack import Place, Rules, unpack
 from rootless.errors import RlError
 from rootless.kernel import mounts
 from tests.support.runner import Rl
@@ -168,7 +168,8 @@ def test_link_put_where_the_copy_goes_leads_out_only_where_links_are_followed(
 # Loaded before, as all is that a copy needs, but for modules that are wanted late.
 LATE = """
 import sys
-from rootless.containers import pack, unpack, view
+from rootless.archive import pack, unpack
+from rootless.containers import view
 for name in ("bz2", "lzma", "_compression"):
     del sys.modules[name]
 """

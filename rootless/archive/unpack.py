@@ -3,7 +3,7 @@
 Owns what of an archive is made, and in which order. Both the archive and what is in the directory
 already are hostile: a name never leads above the directory, no link is followed to make a file, and
 nothing that exists is written to but replaced. Called by `carrier`, in the process that sees the
-directory.
+directory, and to fill a volume.
 """
 
 from __future__ import annotations
