@@ -153,8 +153,6 @@ OPEN_OUT: Final = struct.Struct("<QII")
 
 _ATTR = "QQQqqqIIIIIIIIII"
 _ENTRY_OUT: Final = struct.Struct("<QQQQII" + _ATTR)
-_ATTR_OUT: Final = struct.Struct("<QII" + _ATTR)
-_DIRENTPLUS: Final = struct.Struct("<QQQQII" + _ATTR + "QQII")
 _DIRENT: Final = struct.Struct("<QQII")
 _NO_ENTRY: Final = bytes(_ENTRY_OUT.size)
 

@@ -2,8 +2,8 @@
 
 Owns how a file becomes an entry of the archive. Reads by descriptors alone, follows no link, opens
 nothing but regular files and directories: who else changes the tree meanwhile changes what is in
-the archive, and nothing else. Called by `carrier`, in the process that sees the
-tree, and to fill a volume.
+the archive, and nothing else. Called by `carrier`, in the process that sees the tree, and to fill
+a volume.
 """
 
 from __future__ import annotations
