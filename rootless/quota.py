@@ -44,8 +44,6 @@ def parse(options: Iterable[str], what: str = "storage option") -> Disk:
         name, given, text = option.partition("=")
         if name not in ("size", "inodes") or not given:
             raise RlError(f"unknown {what} {option!r} (size=2G and inodes=100000 are known)")
-        if getattr(disk, name) is not None:
-            raise RlError(f"{what} {name} is given twice")
         disk = disk._replace(**{name: number(name, text)})
     return disk
 

@@ -23,4 +23,7 @@ def parse(options: Iterable[str]) -> Disk:
                 "needs root (--tmpfs mounts memory, -v a directory of the host)"
             )
         words += value.split(",") if name == "o" else [option]
-    return quota.parse(words, "volume option")
+    disk = quota.parse(words, "volume option")
+    if len({word.partition("=")[0] for word in words}) < len(words):
+        raise RlError(f"a volume option is given twice: {', '.join(words)}")
+    return disk
