@@ -25,6 +25,9 @@ _BACKLOG: Final = 64
 _DEAF: Final = ("accept_ra", "autoconf", "accept_redirects")
 # <linux/if_addr.h>: nobody else has the address, we chose it.
 _IFA_F_NODAD: Final = 0x02
+# <linux/neighbour.h>: an entry that stays as it is, of the bridge's table and not the port's own.
+_NUD_NOARP: Final = 0x40
+_NTF_MASTER: Final = 0x04
 
 
 def load() -> None:
@@ -76,7 +79,9 @@ def plug(namespace: int, port: str, container: int, network: Network, place: Att
         peer |= _mtu(network)
         netlink.link("add", ifname=port, kind="veth", peer=peer, **_mtu(network))
         (index,) = netlink.link_lookup(ifname=port)
-        netlink.link("set", index=index, master=bridge, state="up")
+        netlink.link("set", index=index, master=bridge)
+        _learn_nothing(netlink, index, place.mac)
+        netlink.link("set", index=index, state="up")
     syscalls.setns(container, syscalls.CLONE_NEWNET)
     # Others may remember who had the address before.
     for file in ("ipv4/conf/{}/arp_notify", "ipv6/conf/{}/ndisc_notify"):
@@ -89,6 +94,16 @@ def plug(namespace: int, port: str, container: int, network: Network, place: Att
         for address in place.addresses:
             _add_address(netlink, index, address)
         netlink.link("set", index=index, state="up")
+
+
+def _learn_nothing(netlink: Any, port: int, mac: str) -> None:
+    """Tell the bridge who is at a port, instead of what the senders of frames say who they are.
+
+    Of those there may be any number, which take the kernel's memory, and nobody's cgroup pays.
+    """
+    netlink.brport("set", index=port, learning=0)
+    # Another may have had the address, whose end is not seen yet.
+    netlink.fdb("replace", ifindex=port, lladdr=mac, state=_NUD_NOARP, flags=_NTF_MASTER)
 
 
 def _believe_no_router(interface: str) -> None:

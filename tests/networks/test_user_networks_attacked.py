@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.networks.support import PYTHON
 from tests.networks.test_user_networks import nets
 from tests.networks.user_networks import serving
@@ -91,3 +93,64 @@ def test_network_of_ipv4_leaves_no_way_by_ipv6(nets: Rl) -> None:
     assert own(nets) == "0000\n"
     wait_until(lambda: not serving(nets, "rl-holder"))
     assert "fe80" in own(changed(nets, defence))
+
+
+# Frames of a thousand senders, once the bridge forwards what we send.
+PRETEND = """
+import os, socket, time
+gateway = next(line.split()[1] for line in open("/etc/resolv.conf") if "nameserver" in line)
+while True:
+    try:
+        socket.create_connection((gateway, 53), 1).close()
+        break
+    except OSError:
+        time.sleep(0.1)
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind(("eth0", 0))
+for _ in range(1000):
+    raw.send(b"\\x02\\x42\\0\\0\\0\\1\\x02" + os.urandom(5) + b"\\x88\\xb5" + bytes(46))
+print("sent", flush=True)
+time.sleep(1000)
+"""
+# Whoever is connected notes whom the bridge knows by then, and which of them for good.
+NOTE = """
+import json
+from pathlib import Path
+from rootless.holder import links
+from rootless.kernel import syscalls
+plug = links.plug
+def noting(namespace, *rest):
+    syscalls.setns(namespace, syscalls.CLONE_NEWNET)
+    with links._netlink("cannot note") as netlink:
+        found = [(one.get("lladdr"), one["state"]) for one in netlink.fdb("dump")]
+        Path({!r}).write_text(json.dumps(found))
+    plug(namespace, *rest)
+links.plug = noting
+"""
+# <linux/neighbour.h>: what the state of an entry is that nobody learned.
+NOARP = 0x40
+
+
+def test_bridge_remembers_no_senders_that_a_container_makes_up(nets: Rl) -> None:
+    noted = nets.root / "noted"
+
+    def attack(rl: Rl) -> tuple[int, bool]:
+        closed = ("--network", "closed", *PYTHON, "alpine", "/usr/bin/python3", "-c")
+        rl("run", "-d", "--init", "--name", "many", "--cap-add", "NET_RAW", *closed, PRETEND)
+        try:
+            wait_until(lambda: rl("logs", "many").stdout == "sent\n")
+            rl("run", "--rm", "--network", "closed", "alpine", "true")
+            known = json.loads(noted.read_text())
+            own = json.loads(rl("inspect", "many").stdout)[0]["NetworkSettings"]["Networks"]
+            return len(known), [own["closed"]["MacAddress"], NOARP] in known
+        finally:
+            rl("rm", "-f", "many")
+
+    noting = changed(nets, NOTE.format(str(noted)))
+    defence = "links._learn_nothing = lambda *_: None"
+    count, own_is_there = attack(noting)
+    assert (count < 100, own_is_there) == (True, True)
+    wait_until(lambda: not serving(nets, "rl-holder"))
+    count, own_is_there = attack(changed(noting, defence))
+    assert (count > 500, own_is_there) == (True, False)
+    noted.unlink()
