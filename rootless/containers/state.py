@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from rootless.files import replace_file
 from rootless.kernel import proc
@@ -46,12 +46,16 @@ class Process(NamedTuple):
         return proc.start_time(self.pid) == self.start and proc.boot_id() == self.boot
 
 
+_Status = Literal["created", "running", "restarting", "exited"]
+_Record = TypeVar("_Record", Process, Port)
+
+
 class State(NamedTuple):
     """What changes in a container's life; times are RFC 3339 in UTC, "" when not yet."""
 
     name: str
     created_at: str
-    status: Literal["created", "running", "restarting", "exited"] = "created"
+    status: _Status = "created"
     started_at: str = ""
     finished_at: str = ""
     exit_code: int = 0
@@ -72,6 +76,18 @@ class State(NamedTuple):
     """What `rl update` has made of its restart policy."""
     networks: Sequence[Mapping[str, Any]] | None = None
     """Its user networks with the addresses it has or had there, by ``connections``; None before."""
+
+
+# What JSON has of each field. Whoever reads all containers is not to fail for one that is damaged.
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("name", "created_at", "status", "started_at", "finished_at"), (str,)),
+    **dict.fromkeys(("error", "cgroup", "restart"), (str,)),
+    **dict.fromkeys(("exit_code", "restarts"), (int,)),
+    **dict.fromkeys(("stopped", "oom_killed"), (bool,)),
+    **dict.fromkeys(("init", "supervisor", "disk", "limits"), (dict, type(None))),
+    "ports": (list,),
+    "networks": (list, type(None)),
+}
 
 
 def now() -> str:
@@ -122,14 +138,21 @@ def _server_ended(path: Path, state: State) -> str:
 
 
 def parse_state(data: bytes) -> State:
-    """Read a state.json; fields of another version of ours are passed over."""
+    """Read a state.json; fields of another version of ours are passed over.
+
+    ValueError, TypeError, KeyError or AttributeError for what we have never written.
+    """
     values = {key: value for key, value in json.loads(data).items() if key in State._fields}
+    for key, value in values.items():
+        if type(value) not in _TYPES[key]:
+            raise TypeError(f"its {key} is {json.dumps(value)}")
+    if values.get("status", "created") not in get_args(_Status):
+        raise ValueError(f"its status is {values['status']!r}")
     for key in ("init", "supervisor"):
-        value = values.get(key)
-        values[key] = Process(**value) if isinstance(value, dict) else None
-    values["ports"] = tuple(Port(**port) for port in values.get("ports", ()))
-    if not isinstance(values["name"], str):
-        raise ValueError("it has no name")
+        if (fields := values.get(key)) is not None:
+            values[key] = _typed(Process(**fields), int, int, str)
+    ports = (Port(**fields) for fields in values.get("ports", ()))
+    values["ports"] = tuple(_typed(port, int, str, str, int, int) for port in ports)
     if values.get("networks") is not None:
         from rootless.containers.connection import Connection
 
@@ -137,3 +160,9 @@ def parse_state(data: bytes) -> State:
         for fields in values["networks"]:
             Connection.read(fields)
     return State(**values)
+
+
+def _typed(record: _Record, *types: type) -> _Record:
+    if tuple(map(type, record)) != types:
+        raise TypeError(f"{record} is none")
+    return record

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rootless.containers.state import parse_state
 from tests.support import images
 from tests.support.oci import Layer, tar_of, write_layout
 from tests.support.registry import Registry
@@ -150,6 +151,23 @@ def test_container_whose_networks_are_damaged_is_in_no_neighbours_way(
     assert f"rl rm --force {broken[:12]}" in rl("inspect", broken[:12], check=False).stderr
     rl("rm", "-f", "whole", broken[:12])
     rl("network", "rm", "net")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"name": 7}, {"status": []}, {"status": "lost"}, {"exit_code": "1"}, {"restarts": None},
+        {"stopped": "no"}, {"cgroup": 5}, {"restart": 1}, {"disk": 5}, {"limits": []},
+        {"init": 5}, {"supervisor": {"pid": "x", "start": 1, "boot": ""}}, {"ports": 7},
+        {"ports": [{}]}, {"ports": [{"container": "80"}]}, {"finished_at": 7}, {"networks": 5},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_state_with_a_value_that_we_never_write_is_damaged(field: dict[str, Any]) -> None:
+    whole = {"name": "whole", "created_at": "2026-01-01T00:00:00.000000Z"}
+    assert parse_state(json.dumps(whole).encode()).name == "whole"
+    with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+        parse_state(json.dumps({**whole, **field}).encode())
 
 
 def test_field_of_a_newer_version_is_passed_over(rl: Rl) -> None:
