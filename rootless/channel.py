@@ -63,7 +63,8 @@ class Channel:
         try:
             data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, _MOST_FDS)
         except ConnectionResetError:
-            return None, []
+            # It has not read all of ours, and the kernel says so once, before its own last words.
+            data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, _MOST_FDS)
         return (json.loads(data), list(fds)) if data else (None, [])
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rootless import events
 from rootless.errors import RlError, VolumeNotFound
@@ -57,11 +57,19 @@ def limit_of(directory: str) -> Disk:
     """Return the limit of the volume in this directory, which has one; RlError if it is lost."""
     try:
         with open(f"{directory}/{_METADATA}", "rb") as file:
-            limit = Disk(**json.load(file)["limit"])
+            limit = _limit(json.load(file)["limit"])
     except (OSError, ValueError, KeyError, TypeError):
         limit = Disk()
     if not limit.exists:
         raise RlError(f"its limit is lost with its {_METADATA}")
+    return limit
+
+
+def _limit(fields: Mapping[str, Any]) -> Disk:
+    """Return what is recorded; TypeError if it is damaged."""
+    limit = Disk(**fields)
+    if any(type(value) not in (int, type(None)) for value in limit):
+        raise TypeError(f"{limit} is no limit")
     return limit
 
 
@@ -129,7 +137,7 @@ class VolumeStore:
         try:
             metadata = json.loads((path.parent / _METADATA).read_bytes())
             created, labels = str(metadata["created"]), dict(metadata["labels"])
-            limit = Disk(**metadata.get("limit", {}))
+            limit = _limit(metadata.get("limit", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # What it says is lost; what the volume holds is not.
             created, labels, limit = _written(path.parent.stat().st_mtime), {}, Disk()

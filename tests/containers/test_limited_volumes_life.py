@@ -179,8 +179,9 @@ def test_containers_may_start_all_at_once(rl: Rl) -> None:
     assert shown.split() == ["6", "7"]
 
 
-def test_volume_whose_limit_is_lost_is_refused_and_not_served_without(rl: Rl) -> None:
-    (rl.root / "volumes/bounded/volume.json").write_text("{")
+@pytest.mark.parametrize("left", ["{", '{"created": 5, "labels": [], "limit": {"size": "x"}}'])
+def test_volume_whose_limit_is_lost_is_refused_and_not_served_without(rl: Rl, left: str) -> None:
+    (rl.root / "volumes/bounded/volume.json").write_text(left)
     done = rl("run", "-q", "--rm", "-v", "bounded:/v", "alpine", "true", check=False)
     assert (done.returncode, done.stderr) == (
         125, "rl: cannot serve volume bounded: its limit is lost with its volume.json\n",
