@@ -1,6 +1,6 @@
 """Queries that go on to other servers, from the host's network: by UDP, or TCP where that asked.
 
-Bounded: how many wait for an answer, of all clients and of each, and how long. Called by
+Bounded: how many wait for an answer, of all, of each network and client, and how long. Called by
 ``listening``.
 """
 
@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rootless.files import read_text
 from rootless.nameserver.answers import LARGEST, Forward, fits
+from rootless.nameserver.shares import Place, Shares
 
 _PORT: Final = 53
 # resolv.conf(5) reads no more.
@@ -23,6 +23,7 @@ _MOST_SERVERS: Final = 3
 _SECONDS: Final = 3.0
 # Each takes a descriptor, of which a process has at least 1024.
 _MOST: Final = 512
+_MOST_OF_NETWORK: Final = 128
 _MOST_OF_CLIENT: Final = 32
 
 
@@ -37,16 +38,16 @@ class Forwarder:
 
     def __init__(self, servers: Sequence[str]) -> None:
         self._servers = servers
-        self._asking: Counter[str] = Counter()
+        self._asking = Shares(_MOST_OF_CLIENT, _MOST_OF_NETWORK, _MOST)
 
     async def ask(
-        self, forward: Forward, servers: Sequence[str], client: str, *, tcp: bool
+        self, forward: Forward, servers: Sequence[str], client: Place, *, tcp: bool
     ) -> bytes | None:
         """Return what the first server says that says anything; None if all are silent.
 
-        At once, if too much of this client or of all waits already.
+        At once, if too much of this client, its network or of all waits already.
         """
-        if self._asking[client] >= _MOST_OF_CLIENT or self._asking.total() >= _MOST:
+        if self._asking.full(client):
             return None
         with self._counted(client):
             for server in (servers or self._servers)[:_MOST_SERVERS]:
@@ -56,14 +57,12 @@ class Forwarder:
         return None
 
     @contextlib.contextmanager
-    def _counted(self, client: str) -> Iterator[None]:
-        self._asking[client] += 1
+    def _counted(self, client: Place) -> Iterator[None]:
+        self._asking.take(client)
         try:
             yield
         finally:
-            self._asking[client] -= 1
-            if not self._asking[client]:
-                del self._asking[client]
+            self._asking.give_back(client)
 
 
 async def _by_udp(forward: Forward, server: str) -> bytes:

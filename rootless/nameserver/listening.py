@@ -1,8 +1,9 @@
 """The sockets of the networks' servers, and the queries that come by them.
 
 One client's flood is that client's alone: its queries wait in a queue of its own, which is short,
-and every client has its turn. Nothing that is received is kept without a bound. Called by
-``server``.
+and every network has its turn, and in it every client. Who is not on the network is not heard: a
+container can send from addresses that nobody has. Nothing that is received is kept without a
+bound. Called by ``server``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from rootless.nameserver.answers import LARGEST, Forward, answer, forwarded
 from rootless.nameserver.forwarding import Forwarder
+from rootless.nameserver.shares import Place, Shares
 from rootless.nameserver.table import Table
 
 # A query takes no more; what is longer comes by TCP.
@@ -24,9 +26,11 @@ _LARGEST_UDP: Final = 1232
 # Taken from a socket at once: reading costs little, so that a flood does not fill the socket.
 _BATCH: Final = 512
 _ANSWERED_AT_ONCE: Final = 16
-_MOST_WAITING: Final = 4096
-_MOST_OF_CLIENT: Final = 16
+_MOST_WAITING: Final = 65536
+_MOST_WAITING_OF_NETWORK: Final = 1024
+_MOST_WAITING_OF_CLIENT: Final = 16
 _MOST_CONNECTIONS: Final = 128
+_MOST_CONNECTIONS_OF_NETWORK: Final = 32
 _MOST_CONNECTIONS_OF_CLIENT: Final = 8
 _IDLE_SECONDS: Final = 10.0
 # How long to accept nothing, when descriptors have run out.
@@ -35,7 +39,6 @@ _PAUSE_SECONDS: Final = 1.0
 
 class _Query(NamedTuple):
     socket: socket.socket
-    network: str
     source: tuple[object, ...]
     data: bytes
 
@@ -43,7 +46,7 @@ class _Query(NamedTuple):
 class Listening:
     """All sockets of all networks.
 
-    ``hear`` is called before queries are answered: what the holder said before a container was
+    ``hear`` is called before queries are taken: what the holder said before a container was
     started is known when that asks.
     """
 
@@ -53,12 +56,14 @@ class Listening:
         self._forwarder = forwarder
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, list[socket.socket]] = {}
-        # Queries by client; who is at the head of the dictionary is next.
-        self._waiting: dict[tuple[str, str], deque[_Query]] = {}
-        self._count = 0
+        # Queries by network and client; who is at the head of a dictionary is next.
+        self._waiting: dict[str, dict[Place, deque[_Query]]] = {}
+        self._shares = Shares(_MOST_WAITING_OF_CLIENT, _MOST_WAITING_OF_NETWORK, _MOST_WAITING)
         self._working = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: Counter[tuple[str, str]] = Counter()
+        self._connections = Shares(
+            _MOST_CONNECTIONS_OF_CLIENT, _MOST_CONNECTIONS_OF_NETWORK, _MOST_CONNECTIONS
+        )
 
     def add(self, network: str, listening: socket.socket) -> None:
         """Answer what comes by a socket: bound for UDP, or listening for TCP."""
@@ -78,6 +83,7 @@ class Listening:
             listening.close()
 
     def _receive(self, network: str, listening: socket.socket) -> None:
+        self._hear()
         for _ in range(_BATCH):
             try:
                 data, source = listening.recvfrom(_LARGEST_UDP + 1)
@@ -85,36 +91,38 @@ class Listening:
                 # Nothing more, or news of a client that is gone.
                 break
             client = (network, _text(source))
-            queue = self._waiting.get(client)
-            too_many = self._count >= _MOST_WAITING or len(queue or ()) >= _MOST_OF_CLIENT
-            if len(data) > _LARGEST_UDP or too_many:
+            if len(data) > _LARGEST_UDP or not self._table.knows(*client):
                 continue
-            self._waiting.setdefault(client, deque()).append(
-                _Query(listening, network, source, data)
-            )
-            self._count += 1
-        if self._count and not self._working:
+            if self._shares.full(client):
+                continue
+            self._shares.take(client)
+            queues = self._waiting.setdefault(network, {})
+            queues.setdefault(client, deque()).append(_Query(listening, source, data))
+        if self._waiting and not self._working:
             self._working = True
             self._loop.call_soon(self._work)
 
     def _work(self) -> None:
-        """Answer some of what waits, a query of each client in turn."""
-        self._hear()
+        """Answer some of what waits, a query of each network in turn, and of its clients."""
         for _ in range(_ANSWERED_AT_ONCE):
             if not self._waiting:
                 break
-            client = next(iter(self._waiting))
-            queue = self._waiting.pop(client)
+            network = next(iter(self._waiting))
+            queues = self._waiting.pop(network)
+            client = next(iter(queues))
+            queue = queues.pop(client)
             query = queue.popleft()
-            self._count -= 1
+            self._shares.give_back(client)
             if queue:
-                self._waiting[client] = queue
+                queues[client] = queue
+            if queues:
+                self._waiting[network] = queues
             self._answer(query, client)
         self._working = bool(self._waiting)
         if self._working:
             self._loop.call_soon(self._work)
 
-    def _answer(self, query: _Query, client: tuple[str, str]) -> None:
+    def _answer(self, query: _Query, client: Place) -> None:
         known = self._table.client(*client)
         found = answer(query.data, self._table, known, tcp=False)
         if isinstance(found, Forward):
@@ -123,9 +131,9 @@ class Listening:
             _send(query, found)
 
     async def _forward(
-        self, query: _Query, found: Forward, servers: tuple[str, ...], client: tuple[str, str]
+        self, query: _Query, found: Forward, servers: tuple[str, ...], client: Place
     ) -> None:
-        response = await self._forwarder.ask(found, servers, "|".join(client), tcp=False)
+        response = await self._forwarder.ask(found, servers, client, tcp=False)
         _send(query, forwarded(found, response))
 
     def _accept(self, network: str, listening: socket.socket) -> None:
@@ -137,20 +145,20 @@ class Listening:
             self._loop.remove_reader(listening.fileno())
             self._loop.call_later(_PAUSE_SECONDS, self._resume, network, listening)
             return
+        self._hear()
         client = (network, _text(source))
-        mine = self._connections[client] >= _MOST_CONNECTIONS_OF_CLIENT
-        if mine or self._connections.total() >= _MOST_CONNECTIONS:
+        if not self._table.knows(*client) or self._connections.full(client):
             connection.close()
             return
         connection.setblocking(False)
-        self._connections[client] += 1
+        self._connections.take(client)
         self._start(self._serve(connection, client))
 
     def _resume(self, network: str, listening: socket.socket) -> None:
         if listening in self._sockets.get(network, ()):
             self._watch(network, listening)
 
-    async def _serve(self, connection: socket.socket, client: tuple[str, str]) -> None:
+    async def _serve(self, connection: socket.socket, client: Place) -> None:
         try:
             reader, writer = await asyncio.open_connection(sock=connection, limit=LARGEST)
             try:
@@ -160,15 +168,13 @@ class Listening:
             finally:
                 writer.transport.abort()
         finally:
-            self._connections[client] -= 1
-            if not self._connections[client]:
-                del self._connections[client]
+            self._connections.give_back(client)
 
     async def _serve_one(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        client: tuple[str, str],
+        client: Place,
     ) -> bool:
         """Answer a query of a connection; False if it has come to its end."""
         async with asyncio.timeout(_IDLE_SECONDS):
@@ -178,7 +184,7 @@ class Listening:
         known = self._table.client(*client)
         found = answer(query, self._table, known, tcp=True)
         if isinstance(found, Forward):
-            response = await self._forwarder.ask(found, known.servers, "|".join(client), tcp=True)
+            response = await self._forwarder.ask(found, known.servers, client, tcp=True)
             found = forwarded(found, response)
         if found is None:
             return False

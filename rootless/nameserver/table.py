@@ -79,8 +79,12 @@ class Table:
             for address in endpoint.addresses:
                 self._by_address[endpoint.network, address] = endpoint
 
+    def knows(self, network: str, address: str) -> bool:
+        """Tell whether a container on a network has an address."""
+        return (network, address) in self._by_address
+
     def client(self, network: str, address: str) -> Client:
-        """Return who asks from an address of a network; a stranger sees this network alone."""
+        """Return who asks from an address of a network; who has just left sees this one alone."""
         asking = self._by_address.get((network, address))
         places = self._by_container[asking.container] if asking else []
         networks = tuple(dict.fromkeys((network, *(one.network for one in places))))

@@ -18,6 +18,7 @@ import dns.rcode
 import pytest
 
 from rootless.nameserver import forwarding
+from rootless.nameserver.table import Table
 from tests.nameserver.support import (
     BACK,
     BOTH,
@@ -69,7 +70,7 @@ def test_all_who_share_an_alias_get_their_turn_to_be_first(server: Running) -> N
 def test_networks_do_not_know_each_others_names_but_who_is_on_both_knows_all(
     server: Running,
 ) -> None:
-    assert server.addresses("deep") == server.addresses("deep", source=STRANGER) == ["SERVFAIL"]
+    assert server.addresses("deep") == ["SERVFAIL"]
     assert server.addresses("web", server=BACK, source="127.0.2.2") == ["NXDOMAIN"]
     assert server.addresses("deep", source=BOTH) == ["127.0.2.2"]
     assert server.addresses("web", server=BACK, source="127.0.2.4") == [WEB]
@@ -78,7 +79,7 @@ def test_networks_do_not_know_each_others_names_but_who_is_on_both_knows_all(
 
 def test_who_has_left_is_not_found_any_more(server: Running) -> None:
     server.tell(endpoint="deep back", gone=True)
-    assert server.addresses("deep", server=BACK, source="127.0.2.2") == ["NXDOMAIN"]
+    assert server.addresses("deep", server=BACK, source="127.0.2.4") == ["SERVFAIL"]
     server.container("deep", "back", "127.0.2.7")
     assert server.addresses("deep", server=BACK, source="127.0.2.7") == ["127.0.2.7"]
     server.tell(network="back", gone=True)
@@ -278,6 +279,48 @@ def framed(name: str) -> bytes:
     return len(query).to_bytes(2, "big") + query
 
 
+@pytest.mark.parametrize("defended", [True, False])
+def test_who_is_not_on_the_network_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch, defended: bool
+) -> None:
+    if not defended:
+        monkeypatch.setattr(Table, "knows", lambda *_: True)
+    with Upstream(silent) as up, running([up.address], up.port) as server:
+        for source, name in ((STRANGER, "strange.org"), (WEB, "known.org")):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((source, 0))
+                query = dns.message.make_query(name, "A").to_wire()
+                client.sendto(query, (FRONT, server.ports[FRONT]))
+        wait_until(lambda: any(b"known" in asked for asked in up.asked))
+        assert any(b"strange" in asked for asked in up.asked) is not defended
+        with connect(server, STRANGER) as client, suppress(ConnectionError):
+            client.sendall(framed("web"))
+            assert (client.recv(2) == b"") is defended
+        server.child.kill()
+
+
+@pytest.mark.parametrize("defended", [True, False])
+def test_all_of_a_network_together_leave_others_something(defended: bool) -> None:
+    bounds = {"_MOST": 3, "_MOST_OF_NETWORK": 2 if defended else 3}
+    with Upstream(silent) as up, running([up.address], up.port, **bounds) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind((WEB, 0))
+            for number in range(3):
+                query = dns.message.make_query(f"n{number}.org", "A").to_wire()
+                client.sendto(query, (FRONT, server.ports[FRONT]))
+        wait_until(lambda: len(up.asked) == bounds["_MOST_OF_NETWORK"])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind(("127.0.2.4", 0))
+            client.settimeout(PATIENCE)
+            query = dns.message.make_query("other.org", "A").to_wire()
+            client.sendto(query, (BACK, server.ports[BACK]))
+            if defended:
+                wait_until(lambda: any(b"other" in asked for asked in up.asked))
+            else:
+                assert client.recv(1000)[3] & 15 == dns.rcode.SERVFAIL
+        server.child.kill()
+
+
 def test_connection_carries_several_questions_in_pieces(server: Running) -> None:
     with connect(server) as client, client.makefile("rb") as answers:
         for byte in framed("web") + framed("db"):
@@ -352,11 +395,11 @@ def test_garbage_stops_nothing(server: Running, seed: int) -> None:
         if number % 2:
             garbage = good[: made.randrange(len(good))] + garbage[:40]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.bind((STRANGER, 0))
+            client.bind((DB, 0))
             client.sendto(garbage, (FRONT, server.ports[FRONT]))
         if number % 20 == 0:
             # It may be closed already: one client has only so many.
-            with suppress(ConnectionError), connect(server, STRANGER) as stream:
+            with suppress(ConnectionError), connect(server, DB) as stream:
                 stream.sendall(garbage)
     assert _with_retries(server) == [WEB]
     assert server.addresses("web", tcp=True) == [WEB]
