@@ -29,7 +29,7 @@ settings.load_profile("rl")
 # Ignored where a shell started us in the background; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST_TEST = 1800
+LONGEST_TEST = 1200
 """Seconds after which a test counts as hung: some make a Debian from a mirror that may be slow."""
 
 
@@ -41,7 +41,6 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
         raise TimeoutError(f"the test hangs: it took more than {LONGEST_TEST} seconds")
 
     signal.signal(signal.SIGALRM, hung)
-    signal.alarm(LONGEST_TEST)
     try:
         return (yield)
     finally:
@@ -62,6 +61,12 @@ def pytest_runtest_call() -> Generator[None, object, object]:
             with suppress(subprocess.TimeoutExpired):
                 rl.remove_all_but(things)
         raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Begin to count: also for a test that is run once more."""
+    signal.alarm(LONGEST_TEST)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
