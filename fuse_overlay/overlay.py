@@ -170,6 +170,10 @@ class Overlay:
         if mode is not None and isinstance(inode, File) and stat.S_ISLNK(inode.type):
             raise _error(errno.EOPNOTSUPP)
         self._writer().copier.copy_up(inode, size)
+        if mode is uid is gid is size is atime_ns is mtime_ns is None:
+            # chown(2) to nobody else, which takes set-id bits away all the same.
+            before = self._tree.attributes(inode)
+            uid, gid = before.uid, before.gid
         if size is not None:
             file = self._file(number)
             fd = self._backing.data(file, write=True)

@@ -128,6 +128,7 @@ OPERATIONS: list[tuple[str, Operation]] = [
     ("write to a setuid file as its owner", _write("b/mode", "x", "a")),
     ("chown a lower file", lambda r: os.chown(r / "b/owner", 12, 34)),
     ("chown a setuid file", lambda r: os.chown(r / "b/setuid", 5, 6)),
+    ("chown a setuid file to nobody else", lambda r: os.chown(r / "b/setuid2", -1, -1)),
     ("write to a setuid file as another user", _as_user(77, _write("b/open-setuid", "x", "a"))),
     ("truncate one", _as_user(77, lambda r: os.truncate(r / "b/open-setuid2", 1))),
     ("copy into a setuid file", _as_user(77, _copy_range("a", "b/open-setuid3"))),
@@ -221,11 +222,12 @@ def _make_layers(directory: Path) -> list[Path]:
         {"a": "bottom a", "both/x": "bottom x", "both/z": "bottom z", "both/deep/q": "q"}
         | {"hollow/h1": "h1", "hollow/h2": "h2", "was-file": "file", "opaque/hidden": "hidden"}
         | {f"b/{name}": f"lower {name} " * 50 for name in "one two three mode owner gone".split()}
-        | {f"b/{name}": name for name in "move target attr setuid lower-open".split()}
+        | {f"b/{name}": name for name in "move target attr setuid setuid2 lower-open".split()}
         | {f"b/open-setuid{number}": "abc" for number in ("", 2, 3, 4)},
     )
     os.mkfifo(bottom / "lower-fifo")
-    (bottom / "b/setuid").chmod(0o6755)
+    for name in ("setuid", "setuid2"):
+        (bottom / "b" / name).chmod(0o6755)
     for number in ("", 2, 3, 4):
         (bottom / f"b/open-setuid{number}").chmod(0o6777)
     os.setxattr(bottom / "b/attr", "user.lower", b"attribute")
